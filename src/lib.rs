@@ -1,0 +1,11 @@
+//! postrider turns new mail into push.
+//!
+//! Sources ([`source`]) watch mailboxes or receive mail, append events to the durable [`event_log`], the hub
+//! hands committed events to subscribers, and a transport carries them over HTTP. See the README's architecture
+//! section for the map.
+
+pub mod event;
+pub mod event_log;
+pub mod message;
+pub mod registry;
+pub mod source;

@@ -1,0 +1,2 @@
+//! The `postrider` program: see `postrider --help`.
+fn main() {}

@@ -1,0 +1,12 @@
+//! Accounts: who has which mailboxes, how they are reached, and how they are doing.
+//!
+//! The registry is data that sources, transports and the API share: sources report an account's state here, the
+//! API and the page read it. It does not know how a mailbox is watched.
+
+mod account;
+mod password;
+mod state;
+
+pub use account::{Account, ImapEndpoint, ImapSecurity};
+pub use password::PasswordError;
+pub use state::{AccountState, AccountStatus, Registry};

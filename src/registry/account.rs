@@ -1,0 +1,102 @@
+//! One account, as configured.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{AccountName, Content};
+
+/// `[[account]]`: somebody's mail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// The name in topics, events and tokens.
+    pub name: AccountName,
+    /// How much of a message its events carry: `"none"`, `"envelope"`, `"preview"` or `"text"`. Default: `"preview"`.
+    #[serde(default)]
+    pub content: Content,
+    /// Addresses whose mail the SMTP receiver takes for this account; `local+mailbox@domain` is taken too and names
+    /// the mailbox. Default: none.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// The IMAP server that holds its mailboxes. Default: none, mail comes by SMTP only.
+    #[serde(default)]
+    pub imap: Option<ImapEndpoint>,
+}
+
+/// `[account.imap]`: where an account's mailboxes are, and how to get in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImapEndpoint {
+    /// Host name or address of the server.
+    pub host: String,
+    /// Port. Default: 993 with implicit TLS, else 143.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// `"tls"` (implicit), `"starttls"`, or `"none"`. Default: `"tls"`.
+    #[serde(default)]
+    pub security: ImapSecurity,
+    /// With `security = "none"`, allows the password to cross a network that is not loopback. Default: false.
+    #[serde(default)]
+    pub allow_plaintext: bool,
+    /// User name at the server.
+    pub username: String,
+    /// A file whose first line is the password. One of the three `password_…` keys is needed. Default: none.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// A program and its arguments; the first line that it prints is the password. Default: none.
+    #[serde(default)]
+    pub password_command: Option<Vec<String>>,
+    /// The environment variable that holds the password. Default: none.
+    #[serde(default)]
+    pub password_env: Option<String>,
+    /// A password that was typed at the terminal; never read from a file and never written.
+    #[serde(skip)]
+    pub password_typed: Option<SecretString>,
+    /// Mailboxes to watch, each on a connection of its own. Default: `["INBOX"]`.
+    #[serde(default = "inbox")]
+    pub mailboxes: Vec<String>,
+    /// A file with the certificate authorities (PEM) that this server's certificate may come from, instead of the
+    /// system's. Default: the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+fn inbox() -> Vec<String> {
+    vec!["INBOX".to_owned()]
+}
+
+impl ImapEndpoint {
+    /// The port to connect to: the configured one, else what IANA assigned.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(match self.security {
+            ImapSecurity::Tls => 993,
+            ImapSecurity::Starttls | ImapSecurity::None => 143,
+        })
+    }
+}
+
+/// How the connection to an IMAP server is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImapSecurity {
+    /// TLS from the first byte (RFC 8314 §3.2).
+    #[default]
+    Tls,
+    /// TLS by STARTTLS before anything else is said (RFC 9051 §6.2.1).
+    Starttls,
+    /// None. Refused unless the server is on loopback, or `allow_plaintext` is set.
+    None,
+}
+
+impl fmt::Display for ImapSecurity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls => "TLS",
+            Self::Starttls => "STARTTLS",
+            Self::None => "no encryption",
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! How each account is doing, for the API and the page. Kept in memory: after a restart it is found out anew.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Account;
+use crate::event::AccountName;
+
+/// What an account's source is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AccountState {
+    /// Mail comes by SMTP; there is nothing to connect to.
+    Receiving,
+    /// On the way to a watched mailbox.
+    Connecting,
+    /// Finding out what came while nobody watched.
+    Syncing,
+    /// Watched: new mail is known at once.
+    Connected,
+    /// The connection failed; a new one is tried at `retry_at`.
+    ConnectError,
+    /// The server refused the credentials.
+    AuthenticationError,
+}
+
+/// An account's state with what a person needs to judge it.
+#[derive(Debug, Clone, Serialize)]
+pub struct AccountStatus {
+    /// Its name.
+    pub name: AccountName,
+    /// What its source is doing.
+    pub state: AccountState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, and what to do, where something is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// The host that is watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The mailboxes that are watched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mailboxes: Vec<String>,
+}
+
+/// All accounts and their states. Cheap to clone; clones share.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    accounts: Arc<Mutex<BTreeMap<AccountName, AccountStatus>>>,
+}
+
+impl Registry {
+    /// The accounts of the configuration, none of them connected yet.
+    pub fn new(accounts: &[Account]) -> Self {
+        let registry = Self::default();
+        for account in accounts {
+            registry.insert(account);
+        }
+        registry
+    }
+
+    fn insert(&self, account: &Account) {
+        let status = AccountStatus {
+            name: account.name.clone(),
+            state: if account.imap.is_some() { AccountState::Connecting } else { AccountState::Receiving },
+            since: Timestamp::now(),
+            reason: None,
+            retry_at: None,
+            host: account.imap.as_ref().map(|imap| imap.host.clone()),
+            mailboxes: account.imap.as_ref().map(|imap| imap.mailboxes.clone()).unwrap_or_default(),
+        };
+        self.lock().insert(account.name.clone(), status);
+    }
+
+    /// Records that an account's source changed state. An account that is not known is not added.
+    pub fn report(&self, name: &AccountName, state: AccountState, reason: Option<String>, retry_at: Option<Timestamp>) {
+        if let Some(status) = self.lock().get_mut(name) {
+            if status.state != state {
+                status.since = Timestamp::now();
+            }
+            (status.state, status.reason, status.retry_at) = (state, reason, retry_at);
+        }
+    }
+
+    /// All accounts in the order of their names.
+    pub fn list(&self) -> Vec<AccountStatus> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<AccountName, AccountStatus>> {
+        // A status is replaced whole, so that what a panicking holder left is still true.
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,1 @@
+//! Where events come from. Sources append to the event log and know nothing of hub and transports.
