@@ -45,6 +45,11 @@ pub struct Position(i64);
 impl Position {
     /// Before everything.
     pub const START: Self = Self(0);
+
+    /// The position before this one.
+    pub fn before(self) -> Self {
+        Self(self.0 - 1)
+    }
 }
 
 /// An event as the log has it: what is needed to route it, and its JSON, ready to be sent.
@@ -185,14 +190,10 @@ impl EventLog {
         self.shared.tails.add()
     }
 
-    /// The position of the newest committed event that tails have been told of.
-    pub fn head(&self) -> Position {
-        self.shared.tails.head().0
-    }
-
-    /// The ID of the newest event, unless there has never been one.
-    pub fn head_id(&self) -> Option<EventId> {
-        self.shared.tails.head().1
+    /// The newest committed event that tails have been told of: its position, and its ID unless there has never been
+    /// one.
+    pub fn head(&self) -> (Position, Option<EventId>) {
+        self.shared.tails.head()
     }
 
     /// Finds where a subscriber that has seen everything up to `last_event_id` goes on.
@@ -303,7 +304,7 @@ mod tests {
         let log = open(folder.path());
         assert_eq!(ids(&log, &all()).await, appended.iter().map(|a| a.id).collect::<Vec<_>>());
         assert_eq!(log.checkpoint("imap/alice/INBOX").await.unwrap().as_deref(), Some("17"));
-        assert_eq!(log.head_id(), Some(appended[1].id));
+        assert_eq!(log.head().1, Some(appended[1].id));
         let page = log.read_after(&topic("mail/bob/{mailbox}"), Position::START, 10).await.unwrap();
         let event: Event = serde_json::from_slice(&page.events[0].json).unwrap();
         assert_eq!((event.id, event.draft), (appended[1].id, draft("bob", "Lists/rust")));
@@ -421,10 +422,10 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(3)).await;
         log.close().await;
         let log = EventLog::open(folder.path(), &config).unwrap();
-        assert_eq!(log.head(), Position(1));
+        assert_eq!(log.head().0, Position(1));
         let second = log.append(Append::event(draft("alice", "INBOX"))).await.unwrap()[0].id;
         assert!(second > first);
-        assert_eq!(log.head(), Position(2));
+        assert_eq!(log.head().0, Position(2));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 
 pub mod event;
 pub mod event_log;
+pub mod hub;
 pub mod message;
 pub mod registry;
 pub mod source;
