@@ -47,6 +47,7 @@ impl Position {
     pub const START: Self = Self(0);
 
     /// The position before this one.
+    #[must_use]
     pub fn before(self) -> Self {
         Self(self.0 - 1)
     }
