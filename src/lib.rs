@@ -4,6 +4,7 @@
 //! hands committed events to subscribers, and a transport carries them over HTTP. See the README's architecture
 //! section for the map.
 
+pub mod auth;
 pub mod event;
 pub mod event_log;
 pub mod hub;
