@@ -4,10 +4,13 @@
 //! hands committed events to subscribers, and a transport carries them over HTTP. See the README's architecture
 //! section for the map.
 
+pub mod api;
 pub mod auth;
 pub mod event;
 pub mod event_log;
+pub mod http;
 pub mod hub;
 pub mod message;
 pub mod registry;
 pub mod source;
+pub mod transport;
