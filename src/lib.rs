@@ -12,5 +12,7 @@ pub mod http;
 pub mod hub;
 pub mod message;
 pub mod registry;
+pub mod server;
 pub mod source;
 pub mod transport;
+pub mod web;

@@ -89,7 +89,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_is_fine_and_nothing_for_too_long_is_not() {
         let (near, mut far) = duplex(4);
-        let mut near = Stall::new(near, Duration::from_secs(60));
+        let mut near = Stall::new(near, Duration::from_mins(1));
         let reader = async {
             for _ in 0..5 {
                 sleep(Duration::from_secs(50)).await;
