@@ -5,6 +5,7 @@
 //! section for the map.
 
 pub mod auth;
+pub mod config;
 pub mod event;
 pub mod event_log;
 pub mod message;
