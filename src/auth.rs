@@ -6,12 +6,14 @@
 
 mod authority;
 mod claims;
+mod config;
 mod key;
 mod origin;
 mod presented;
 
 pub use authority::Authority;
 pub use claims::{Claims, MercureClaims, PostriderClaims, TokenError};
+pub use config::AuthConfig;
 pub use key::{KeyError, SigningKey};
 pub use origin::{OriginError, SiteOrigin, check_origin};
 pub use presented::{COOKIE_NAME, Carrier, Presented};

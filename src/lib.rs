@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod config;
 pub mod event;
 pub mod event_log;
 pub mod http;
