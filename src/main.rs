@@ -1,16 +1,14 @@
 //! The `postrider` program: see `postrider --help`.
-use postrider::server::{Server, ServerConfig};
+use postrider::config::Config;
+use postrider::server::Server;
 
 #[tokio::main]
 async fn main() {
     let mut args = std::env::args().skip(1);
-    let mut config = ServerConfig {
-        data_dir: args.next().unwrap().into(),
-        grace: std::time::Duration::from_secs(5),
-        ..Default::default()
-    };
+    let data_dir: std::path::PathBuf = args.next().unwrap().into();
+    let mut config = Config::default();
     config.http.listen = args.next().unwrap().parse().unwrap();
-    let server = Server::open(config).await.unwrap();
+    let server = Server::open(config, &data_dir).await.unwrap();
     println!("{}", server.sign_in_link());
     let stop = tokio_util::sync::CancellationToken::new();
     let s2 = stop.clone();

@@ -3,9 +3,8 @@
 //! Sources stop first, so that nothing new comes; then the streams say goodbye; the event log closes last.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::middleware;
 use jiff::Timestamp;
@@ -16,11 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
 use crate::auth::{KeyError, SigningKey};
-use crate::event_log::{EventLog, EventLogConfig, OpenError};
-use crate::http::{self, Gate, HttpConfig};
-use crate::hub::{Hub, HubConfig};
-use crate::registry::{Account, Registry};
-use crate::transport::{self, StreamConfig, Transports};
+use crate::config::Config;
+use crate::event_log::{EventLog, OpenError};
+use crate::http::{self, Gate};
+use crate::hub::Hub;
+use crate::registry::Registry;
+use crate::transport::{self, Transports};
 use crate::web;
 
 /// Why the server could not start.
@@ -50,29 +50,10 @@ pub enum StartError {
     },
 }
 
-/// What the server is made of.
-#[derive(Debug, Clone, Default)]
-pub struct ServerConfig {
-    /// Where the event log and the key are.
-    pub data_dir: PathBuf,
-    /// `[http]`.
-    pub http: HttpConfig,
-    /// `[hub]`.
-    pub hub: HubConfig,
-    /// `[stream]`.
-    pub stream: StreamConfig,
-    /// `[event_log]`.
-    pub event_log: EventLogConfig,
-    /// `[[account]]`.
-    pub accounts: Vec<Account>,
-    /// How long open requests and sessions may take to end.
-    pub grace: Duration,
-}
-
 /// A server whose ports are open.
 #[derive(Debug)]
 pub struct Server {
-    config: ServerConfig,
+    config: Config,
     http: TcpListener,
     event_log: EventLog,
     registry: Registry,
@@ -85,13 +66,13 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`]; nothing runs then.
-    pub async fn open(config: ServerConfig) -> Result<Self, StartError> {
-        let event_log = EventLog::open(&config.data_dir, &config.event_log)?;
-        let key = Arc::new(SigningKey::load_or_create(&config.data_dir)?);
+    pub async fn open(config: Config, data_dir: &Path) -> Result<Self, StartError> {
+        let event_log = EventLog::open(data_dir, &config.event_log)?;
+        let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let registry = Registry::new(&config.accounts);
+        let registry = Registry::new(&config.account);
         let hub = Hub::new(event_log.clone(), config.hub.clone());
-        let gate = Gate::new(key, &config.http.allowed_origins);
+        let gate = Gate::new(key, &config.auth.allowed_origins);
         Ok(Self { config, http, event_log, registry, hub, gate })
     }
 
@@ -116,7 +97,7 @@ impl Server {
 
     /// Runs until `stop` is cancelled, then ends everything within the grace period.
     pub async fn run(self, stop: CancellationToken) {
-        let grace = self.config.grace;
+        let grace = self.config.shutdown.grace;
         let streams = CancellationToken::new();
         let upgraded = TaskTracker::new();
         let router = self.router(&streams, &upgraded);
@@ -165,9 +146,4 @@ impl Server {
 
 async fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { protocol, flag, address, source })
-}
-
-/// The path of the file that holds the event log in a data folder, for `check`.
-pub fn event_log_file(data_dir: &Path) -> PathBuf {
-    data_dir.join(EventLog::FILE)
 }
