@@ -1,6 +1,6 @@
 //! The SMTP receiver: takes mail for the configured accounts and turns each message into events (RFC 5321).
 //!
-//! From the inside out: `path`, `command`, `line` and `data` parse; `routing` decides where a recipient's mail
+//! From the inside out: `path`, `command`, `line` and `data` parse; [`routing`](Routing) decides where a recipient's mail
 //! goes; `session` is the dialogue, a state machine without I/O; `connection` gives it a socket, a clock and the event
 //! log; `listener` accepts connections and ends them. The receiver keeps no mail and relays none: what it answers
 //! with 250 is committed to the event log, in one append for all recipients.
@@ -9,3 +9,6 @@ mod command;
 mod data;
 mod line;
 mod path;
+mod routing;
+
+pub use routing::{Routing, RoutingError};
