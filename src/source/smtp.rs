@@ -10,5 +10,6 @@ mod data;
 mod line;
 mod path;
 mod routing;
+mod session;
 
 pub use routing::{Routing, RoutingError};
