@@ -70,14 +70,13 @@ impl Path {
 /// Parses `<…>` at the start of a MAIL or RCPT argument and gives the rest; no path at all is the null path `<>`.
 pub(super) fn bracketed(argument: &str) -> Option<(Option<Path>, &str)> {
     let inner = argument.strip_prefix('<')?;
-    let (path, rest) = match inner.strip_prefix('>') {
-        Some(rest) => (None, rest),
-        None => {
-            let address = skip_source_route(inner)?;
-            let path = Path::parse_prefix(address)?;
-            let rest = address.get(path.text.len()..)?.strip_prefix('>')?;
-            (Some(path), rest)
-        }
+    let (path, rest) = if let Some(rest) = inner.strip_prefix('>') {
+        (None, rest)
+    } else {
+        let address = skip_source_route(inner)?;
+        let path = Path::parse_prefix(address)?;
+        let rest = address.get(path.text.len()..)?.strip_prefix('>')?;
+        (Some(path), rest)
     };
     (rest.is_empty() || rest.starts_with(' ')).then_some((path, rest))
 }

@@ -201,13 +201,15 @@ mod tests {
         }
     }
 
-    fn route(routing: &Routing, address: &str, peer: Peer) -> Result<(String, String, Content), NoRoute> {
+    type Found = Result<(String, String, Content), NoRoute>;
+
+    fn route(routing: &Routing, address: &str, peer: Peer) -> Found {
         let found = routing.route(&Path::parse(address).unwrap(), peer)?;
         Ok((found.account.to_string(), found.mailbox, found.content))
     }
 
-    fn ok(account: &str, mailbox: &str) -> Result<(String, String, Content), NoRoute> {
-        Ok((account.into(), mailbox.into(), Content::Envelope))
+    fn found(account: &str, mailbox: &str) -> (String, String, Content) {
+        (account.into(), mailbox.into(), Content::Envelope)
     }
 
     #[test]
@@ -216,13 +218,13 @@ mod tests {
             [account("alice", &["Alice@Example.org", "a+b@example.org"]), account("bob", &["bob@x.example"])];
         let routing = Routing::new(&accounts, None).unwrap();
         let remote = |address| route(&routing, address, Peer::Remote);
-        assert_eq!(remote("aLICE@eXAMPLE.org"), ok("alice", "INBOX"));
-        assert_eq!(remote("alice+Lists/rust@example.org"), ok("alice", "Lists/rust"));
-        assert_eq!(remote("alice+a+b@example.org"), ok("alice", "a+b"));
-        assert_eq!(remote("alice+@example.org"), ok("alice", "INBOX"));
-        assert_eq!(remote("alice+inbox@example.org"), ok("alice", "INBOX"));
-        assert_eq!(remote("\"alice+two words\"@example.org"), ok("alice", "two words"));
-        assert_eq!(remote("a+b@example.org"), ok("alice", "INBOX"), "an exact address wins");
+        assert_eq!(remote("aLICE@eXAMPLE.org"), Ok(found("alice", "INBOX")));
+        assert_eq!(remote("alice+Lists/rust@example.org"), Ok(found("alice", "Lists/rust")));
+        assert_eq!(remote("alice+a+b@example.org"), Ok(found("alice", "a+b")));
+        assert_eq!(remote("alice+@example.org"), Ok(found("alice", "INBOX")));
+        assert_eq!(remote("alice+inbox@example.org"), Ok(found("alice", "INBOX")));
+        assert_eq!(remote("\"alice+two words\"@example.org"), Ok(found("alice", "two words")));
+        assert_eq!(remote("a+b@example.org"), Ok(found("alice", "INBOX")), "an exact address wins");
         assert_eq!(remote("a@example.org"), Err(NoRoute::UnknownRecipient));
         assert_eq!(remote("alice@x.example"), Err(NoRoute::UnknownRecipient));
         assert_eq!(remote("alice@elsewhere.example"), Err(NoRoute::ForeignDomain));
@@ -234,7 +236,7 @@ mod tests {
     fn local_domains_are_for_this_machine_only() {
         let domains = ["Box.Lan".to_owned()];
         let routing = Routing::new(&[account("Alice", &["alice@example.org"])], Some(&domains)).unwrap();
-        assert_eq!(route(&routing, "alice+x@box.lan", Peer::Loopback), ok("Alice", "x"));
+        assert_eq!(route(&routing, "alice+x@box.lan", Peer::Loopback), Ok(found("Alice", "x")));
         let unconfigured = Ok(("cron".into(), "INBOX".into(), Content::default()));
         assert_eq!(route(&routing, "Cron@box.lan", Peer::Loopback), unconfigured);
         assert_eq!(route(&routing, "+x@box.lan", Peer::Loopback), Err(NoRoute::UnknownRecipient));
@@ -255,10 +257,10 @@ mod tests {
     #[test]
     fn postmaster_needs_no_domain() {
         let listed = Routing::new(&[account("alice", &["postmaster@example.org"])], None).unwrap();
-        assert_eq!(route(&listed, "Postmaster", Peer::Remote), ok("alice", "INBOX"));
+        assert_eq!(route(&listed, "Postmaster", Peer::Remote), Ok(found("alice", "INBOX")));
         let alone =
             Routing::new(&[account("a", &["postmaster@x.example"]), account("b", &["postmaster"])], None).unwrap();
-        assert_eq!(route(&alone, "postmaster", Peer::Remote), ok("b", "INBOX"));
+        assert_eq!(route(&alone, "postmaster", Peer::Remote), Ok(found("b", "INBOX")));
         let nobody = Routing::new(&[account("alice", &["alice@example.org"])], None).unwrap();
         assert_eq!(route(&nobody, "postmaster", Peer::Loopback), Err(NoRoute::UnknownRecipient));
         let local = Routing::new(&[], None).unwrap();
