@@ -4,8 +4,16 @@
 //! hands committed events to subscribers, and a transport carries them over HTTP. See the README's architecture
 //! section for the map.
 
+pub mod api;
+pub mod auth;
+pub mod config;
 pub mod event;
 pub mod event_log;
+pub mod http;
+pub mod hub;
 pub mod message;
 pub mod registry;
+pub mod server;
 pub mod source;
+pub mod transport;
+pub mod web;

@@ -107,6 +107,16 @@ impl TopicMatcher {
         matches!(self.rule, Rule::All)
     }
 
+    /// What every topic that it matches begins with.
+    pub fn literal_prefix(&self) -> &str {
+        match self.rule {
+            Rule::All => "",
+            Rule::Exact => &self.text,
+            // Before the first expression the template is literal text.
+            Rule::Template(_) => self.text.split('{').next().unwrap_or(""),
+        }
+    }
+
     /// The text that it was made of.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -1,9 +1,9 @@
 //! What is asked of the log's writer, and what it answers.
 
-use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::event::{Draft, EventId};
+use crate::event::{Draft, EventId, Topic};
 
 /// Recognises the same happening when a source reports it again, after a crash between commit and reply.
 ///
@@ -85,8 +85,45 @@ pub enum AppendError {
     NoSpace(PathBuf),
     /// The log could not be written.
     #[error("cannot write the event log at {0}")]
-    Io(PathBuf, #[source] std::sync::Arc<io::Error>),
+    Sqlite(PathBuf, #[source] Arc<rusqlite::Error>),
+    /// The event cannot be written as JSON.
+    #[error("the event cannot be written as JSON: {0}")]
+    Draft(String),
     /// postrider is shutting down.
     #[error("the event log is closed, postrider is shutting down")]
     Closed,
+}
+
+/// A draft as the writer takes it: serialised by the source's own task, so that the one writer does not have to.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) name: Box<str>,
+    pub(super) topics: Box<[Topic]>,
+    pub(super) private: bool,
+    pub(super) key: Option<DedupKey>,
+    /// The draft's JSON without its opening brace: ID and time are put before it when it is committed.
+    pub(super) json_rest: String,
+}
+
+/// An [`Append`] as the writer takes it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) rows: Vec<Row>,
+    pub(super) checkpoints: Vec<(String, String)>,
+}
+
+impl Prepared {
+    pub(super) fn new(append: Append) -> Result<Self, AppendError> {
+        let rows = append.drafts.into_iter().map(|(draft, key)| Row::new(draft, key)).collect::<Result<_, _>>()?;
+        Ok(Self { rows, checkpoints: append.checkpoints })
+    }
+}
+
+impl Row {
+    fn new(draft: Draft, key: Option<DedupKey>) -> Result<Self, AppendError> {
+        let mut json_rest = serde_json::to_string(&draft).map_err(|err| AppendError::Draft(err.to_string()))?;
+        json_rest.remove(0);
+        let name = draft.update_type.as_deref().unwrap_or(draft.kind.as_str()).into();
+        Ok(Self { name, topics: draft.topics.into(), private: draft.private, key, json_rest })
+    }
 }

@@ -1,0 +1,163 @@
+//! Settings that each are right and contradict each other, or do nothing.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::{Config, Places, Problem};
+use crate::registry::{Account, ImapEndpoint, ImapSecurity};
+
+/// Everything that is wrong, in no order.
+pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut section = |name: &str, checked: Result<(), String>| {
+        problems.extend(checked.err().map(|message| Problem { place: places.of(name).cloned(), message }));
+    };
+    // Each module's own check, one line for each section that has one.
+    section("log.filter", config.log.env_filter().map(drop).map_err(|err| err.to_string()));
+
+    duplicate_names(config, places, &mut problems);
+    duplicate_addresses(config, places, &mut problems);
+    for (index, account) in config.account.iter().enumerate() {
+        if let Some(imap) = &account.imap {
+            let prefix = format!("account[{index}].imap");
+            let check = ImapCheck { account, imap, prefix: &prefix, places };
+            problems.extend(check.all().into_iter().flatten());
+        }
+    }
+    problems
+}
+
+fn duplicate_names(config: &Config, places: &Places, problems: &mut Vec<Problem>) {
+    let mut seen = HashMap::new();
+    for (index, account) in config.account.iter().enumerate() {
+        let path = format!("account[{index}].name");
+        if let Some(first) = seen.insert(&account.name, path.clone()) {
+            let first = places.name(&first, "name");
+            let message = format!("there is another account `{}`, see its {first}; rename one of them", account.name);
+            problems.push(Problem { place: places.of(&path).cloned(), message });
+        }
+    }
+}
+
+/// Mail to one address can only go to one account. Local parts may differ in case by the standard (RFC 5321 §2.4), but
+/// nobody means two people by that.
+fn duplicate_addresses(config: &Config, places: &Places, problems: &mut Vec<Problem>) {
+    let mut seen: HashMap<String, (String, &Account)> = HashMap::new();
+    for (index, account) in config.account.iter().enumerate() {
+        let path = format!("account[{index}].addresses");
+        for (at, address) in account.addresses.iter().enumerate() {
+            let own = format!("{path}[{at}]");
+            if let Some((first, owner)) = seen.insert(address.to_lowercase(), (own.clone(), account)) {
+                let first = places.name(&first, "addresses");
+                let message = format!(
+                    "the address `{address}` of account `{}` is given before, in {first} of account `{}`; mail to it \
+                     can go to one of them only",
+                    account.name, owner.name
+                );
+                problems.push(Problem { place: places.of(&own).cloned(), message });
+            }
+        }
+    }
+}
+
+/// One account's `[account.imap]`.
+struct ImapCheck<'a> {
+    account: &'a Account,
+    imap: &'a ImapEndpoint,
+    prefix: &'a str,
+    places: &'a Places,
+}
+
+impl ImapCheck<'_> {
+    fn all(&self) -> [Option<Problem>; 5] {
+        [self.password(), self.plaintext(), self.authorities(), self.mailboxes(), self.names()]
+    }
+
+    fn path(&self, key: &str) -> String {
+        format!("{}.{key}", self.prefix)
+    }
+
+    fn named(&self, key: &str) -> String {
+        self.places.name(&self.path(key), key)
+    }
+
+    /// A problem at a key, or where the section begins if the key was not set.
+    fn at(&self, key: &str, message: &str) -> Problem {
+        let place = self.places.of(&self.path(key)).or_else(|| self.places.of(self.prefix));
+        Problem { place: place.cloned(), message: format!("account `{}`: {message}", self.account.name) }
+    }
+
+    fn password(&self) -> Option<Problem> {
+        let imap = self.imap;
+        let sources: Vec<&str> = [
+            ("password_file", imap.password_file.is_some()),
+            ("password_command", imap.password_command.is_some()),
+            ("password_env", imap.password_env.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_set)| is_set.then_some(key))
+        .collect();
+        match sources.as_slice() {
+            [] if imap.password_typed.is_none() => Some(self.at(
+                "host",
+                "nothing says where the password comes from; set `password_file`, `password_command` or `password_env`",
+            )),
+            ["password_command"] if imap.password_command.as_ref().is_some_and(Vec::is_empty) => {
+                Some(self.at("password_command", "`password_command` is empty; name a program"))
+            }
+            [] | [_] => None,
+            [.., last] => {
+                let all: Vec<String> = sources.iter().map(|key| self.named(key)).collect();
+                Some(self.at(last, &format!("{} each give a password; keep one", all.join(" and "))))
+            }
+        }
+    }
+
+    fn plaintext(&self) -> Option<Problem> {
+        let crosses_network = self.imap.security == ImapSecurity::None && !is_loopback(&self.imap.host);
+        (crosses_network && !self.imap.allow_plaintext).then(|| {
+            let (security, host) = (self.named("security"), self.named("host"));
+            let message = format!(
+                "{security} is \"none\", and {host} is not this machine: anybody on the way could read the password; \
+                 use \"tls\" or \"starttls\", or set `allow_plaintext = true` if the way is protected otherwise"
+            );
+            self.at("security", &message)
+        })
+    }
+
+    fn authorities(&self) -> Option<Problem> {
+        (self.imap.security == ImapSecurity::None && self.imap.ca_file.is_some()).then(|| {
+            let (authorities, security) = (self.named("ca_file"), self.named("security"));
+            self.at("ca_file", &format!("{authorities} is of no use with {security} \"none\"; remove one of them"))
+        })
+    }
+
+    fn mailboxes(&self) -> Option<Problem> {
+        let names = &self.imap.mailboxes;
+        let message = if names.is_empty() {
+            "`mailboxes` is empty, so that nothing would be watched; name one, or remove the key for INBOX".to_owned()
+        } else {
+            // INBOX is the one name without case (RFC 9051 §5.1).
+            let same =
+                |a: &str, b: &str| a == b || (a.eq_ignore_ascii_case("inbox") && b.eq_ignore_ascii_case("inbox"));
+            let mut numbered = names.iter().enumerate();
+            let (_, twice) = numbered.find(|(at, name)| names.iter().take(*at).any(|earlier| same(earlier, name)))?;
+            format!("`mailboxes` has `{twice}` twice; remove one")
+        };
+        Some(self.at("mailboxes", &message))
+    }
+
+    fn names(&self) -> Option<Problem> {
+        let empty = [("host", self.imap.host.is_empty()), ("username", self.imap.username.is_empty())];
+        if let Some((key, _)) = empty.into_iter().find(|(_, is_empty)| *is_empty) {
+            return Some(self.at(key, &format!("`{key}` is empty")));
+        }
+        (self.imap.port == Some(0)).then(|| self.at("port", "`port` must not be 0"))
+    }
+}
+
+/// Whether a connection to the host stays on this machine. Other names are not looked up: DNS may answer anything.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

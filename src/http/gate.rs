@@ -1,0 +1,80 @@
+//! Who a request comes from, and whether its page may ask for it.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::Problem;
+use crate::auth::{Authority, Presented, SigningKey, SiteOrigin, check_origin};
+
+/// Turns a request's headers into what it may do. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    key: Arc<SigningKey>,
+    allowed_origins: Arc<[SiteOrigin]>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("allowed_origins", &self.allowed_origins).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// A gate that takes tokens of one key, and pages of these origins besides our own.
+    pub fn new(key: Arc<SigningKey>, allowed_origins: &[SiteOrigin]) -> Self {
+        Self { key, allowed_origins: allowed_origins.into() }
+    }
+
+    /// Who asks to read.
+    ///
+    /// # Errors
+    /// A token that is there but not good is refused, rather than taken for none.
+    pub fn reader(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
+        match Presented::in_headers(headers)? {
+            Some(presented) => Ok(Authority::of(self.key.verify(presented.token)?, presented.carrier)),
+            None => Ok(Authority::anonymous()),
+        }
+    }
+
+    /// Who asks to change something, or to open a channel that any page could open in the user's name (WebSocket is
+    /// not held back by the same-origin policy).
+    ///
+    /// # Errors
+    /// As [`Gate::reader`], and when a cookie came along on another site's request.
+    pub fn writer(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
+        let authority = self.reader(headers)?;
+        if authority.needs_origin_check() {
+            let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("invalid"));
+            let host = text(header::HOST).unwrap_or_default();
+            let (origin, referer) = (text(header::ORIGIN), text(header::REFERER));
+            // A proxy may have taken TLS off, so that either scheme is our own; no page can choose the host.
+            ["https", "http"]
+                .map(|scheme| check_origin(origin, referer, scheme, host, &self.allowed_origins))
+                .into_iter()
+                .reduce(Result::or)
+                .unwrap_or(Ok(()))
+                .map_err(|err| Problem::new(StatusCode::FORBIDDEN, "foreign-origin", err.to_string()))?;
+        }
+        Ok(authority)
+    }
+
+    /// Checks a token that came in a body.
+    ///
+    /// # Errors
+    /// When it is not good.
+    pub fn token(&self, token: &str) -> Result<crate::auth::Claims, Problem> {
+        Ok(self.key.verify(token)?)
+    }
+
+    /// Signs a token of our own.
+    pub fn sign(&self, claims: &crate::auth::Claims) -> String {
+        self.key.sign(claims)
+    }
+
+    /// Whether pages of this origin may read our answers.
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
+        let site = origin.to_str().ok().and_then(|text| SiteOrigin::parse(text).ok());
+        site.is_some_and(|site| self.allowed_origins.contains(&site))
+    }
+}

@@ -1,0 +1,122 @@
+//! Errors as people and programs can use them: `application/problem+json` (RFC 9457).
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::auth::TokenError;
+use crate::event_log::{AppendError, ReadError};
+use crate::hub::SubscribeError;
+
+/// An answer that says what was wrong and what to do.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    /// The last word of `type`: stable, for programs.
+    name: &'static str,
+    detail: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem; `name` must stay the same for ever, `detail` is for people.
+    pub fn new(status: StatusCode, name: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, name, detail: detail.into(), header: None }
+    }
+
+    /// The request itself is wrong.
+    pub fn bad_request(name: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, name, detail)
+    }
+
+    /// A token is needed (RFC 6750 §3.1: no error code where none was sent).
+    pub fn unauthorized() -> Self {
+        let detail = "a token is needed: send `Authorization: Bearer TOKEN`, or sign in on the page; \
+                      `postrider token --subscribe TOPIC` makes one";
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "token-needed", detail);
+        problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"postrider\""))
+    }
+
+    /// The token does not allow it.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        let challenge = HeaderValue::from_static("Bearer realm=\"postrider\", error=\"insufficient_scope\"");
+        Self::new(StatusCode::FORBIDDEN, "not-allowed", detail).with(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// It cannot be done now; `seconds` later it may be.
+    pub fn unavailable(name: &'static str, detail: impl Into<String>, seconds: u32) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, name, detail);
+        problem.with(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// What is said to people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(err: TokenError) -> Self {
+        let challenge = HeaderValue::from_static("Bearer realm=\"postrider\", error=\"invalid_token\"");
+        Self::new(StatusCode::UNAUTHORIZED, "token-invalid", err.to_string()).with(header::WWW_AUTHENTICATE, challenge)
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(err: ReadError) -> Self {
+        tracing::error!(error = %err, source = ?std::error::Error::source(&err), "the event log cannot be read");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "event-log", "the event log cannot be read; see postrider's log")
+    }
+}
+
+impl From<SubscribeError> for Problem {
+    fn from(err: SubscribeError) -> Self {
+        match err {
+            SubscribeError::TooMany => Self::unavailable("too-many-subscribers", err.to_string(), 10),
+            SubscribeError::Read(err) => err.into(),
+        }
+    }
+}
+
+impl From<AppendError> for Problem {
+    fn from(err: AppendError) -> Self {
+        match err {
+            AppendError::NoSpace(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-space", "no space is left for the event log; try later")
+            }
+            AppendError::Closed => Self::unavailable("shutting-down", "postrider is shutting down", 5),
+            _ => Self::unavailable("event-log", "the event log cannot be written; see postrider's log", 5),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: format!("urn:postrider:problem:{}", self.name),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(self.header);
+        response
+    }
+}

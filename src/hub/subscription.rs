@@ -1,0 +1,367 @@
+//! Hands a subscriber from history to live updates, with no gap and no repeat.
+//!
+//! While there is history to read, the queue is shut. Before each read it is opened; if that read reached the log's
+//! head, all that is committed after it is in the queue, and what was queued meanwhile but read too is recognised by
+//! its position. When a live queue overflows, the same way leads back through the log. The order that a subscriber
+//! sees is the log's order throughout.
+
+use std::sync::Arc;
+
+use super::queue::{Found, Queue};
+use super::{Hub, Update};
+use crate::event::EventId;
+use crate::event_log::{Position, ReadError, Selection};
+
+/// Events of one batch: what is read from the log at once.
+const BATCH_MAX: usize = 100;
+
+/// Where a subscriber wants to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// With what is committed from now on.
+    Now,
+    /// With the oldest event that is kept.
+    Earliest,
+    /// After this event.
+    After(EventId),
+}
+
+/// The ID before the first event that a subscriber will get; none where that is the oldest that is kept, because it
+/// asked for that, or because the event it asked for is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening(pub Option<EventId>);
+
+impl std::fmt::Display for Opening {
+    /// As `Last-Event-ID` carries it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(id) => std::fmt::Display::fmt(&id, f),
+            None => f.write_str("earliest"),
+        }
+    }
+}
+
+/// Why nobody was subscribed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// There are as many subscribers as the configuration allows.
+    #[error("there are too many subscribers; try again later, or raise `hub.subscribers_max`")]
+    TooMany,
+    /// The event that was asked for could not be looked up.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// What a subscriber gets at once.
+#[derive(Debug)]
+pub enum Batch {
+    /// At least one update, in the order of the log.
+    Updates(Vec<Arc<Update>>),
+    /// The hub has stopped.
+    Closed,
+}
+
+/// One subscriber: reads history, then waits for what is new. Dropping it ends it.
+#[derive(Debug)]
+pub struct Subscription {
+    hub: Hub,
+    key: usize,
+    queue: Arc<Queue>,
+    selection: Selection,
+    /// Everything that is wanted up to here was handed over.
+    after: Position,
+    live: bool,
+    /// Taken from the queue before the selection changed.
+    pending: Vec<Arc<Update>>,
+}
+
+impl Hub {
+    /// Subscribes; the opening says where history begins.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub async fn subscribe(
+        &self,
+        selection: Selection,
+        resume: Resume,
+    ) -> Result<(Subscription, Opening), SubscribeError> {
+        let (key, queue) = self.register(&selection).ok_or(SubscribeError::TooMany)?;
+        let mut subscription = Subscription {
+            hub: self.clone(),
+            key,
+            queue,
+            selection,
+            after: Position::START,
+            live: false,
+            pending: Vec::new(),
+        };
+        let opening = match resume {
+            Resume::Now => {
+                // The queue has been open since before the head was looked at: what comes after it is in there.
+                let (head, id) = self.head();
+                (subscription.after, subscription.live) = (head, true);
+                id
+            }
+            Resume::Earliest => None,
+            Resume::After(id) => {
+                let start = self.log().locate(id).await?;
+                subscription.after = start.after;
+                start.found.then_some(id)
+            }
+        };
+        Ok((subscription, Opening(opening)))
+    }
+}
+
+impl Subscription {
+    /// Waits for updates and takes some hundred at most.
+    ///
+    /// # Errors
+    /// When history cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped: what it had not returned is returned by the next call.
+    pub async fn next(&mut self) -> Result<Batch, ReadError> {
+        loop {
+            if let Some(batch) = self.ready().await? {
+                return Ok(batch);
+            }
+            self.queue.changed().await;
+        }
+    }
+
+    /// Takes what is there without waiting for more than the log; none when all was taken.
+    ///
+    /// # Errors
+    /// When history cannot be read.
+    ///
+    /// # Cancel safety
+    /// As [`Subscription::next`].
+    pub async fn ready(&mut self) -> Result<Option<Batch>, ReadError> {
+        if !self.pending.is_empty() {
+            return Ok(Some(Batch::Updates(std::mem::take(&mut self.pending))));
+        }
+        loop {
+            if !self.live {
+                let updates = self.read_history().await?;
+                if updates.is_empty() {
+                    continue;
+                }
+                return Ok(Some(Batch::Updates(updates)));
+            }
+            match self.queue.take(self.after, BATCH_MAX) {
+                Found::Updates(updates) => {
+                    self.after = updates.last().map_or(self.after, |update| update.event.position);
+                    return Ok(Some(Batch::Updates(updates)));
+                }
+                Found::Overflow(taken_to) => {
+                    self.after = self.after.max(taken_to);
+                    self.live = false;
+                }
+                Found::Closed => return Ok(Some(Batch::Closed)),
+                Found::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    /// What is asked for.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Asks for other topics from now on. What waits for the old ones is still handed over; if history is being read,
+    /// the new ones join from the place that was reached.
+    pub fn select(&mut self, selection: Selection) {
+        let (queue, dispatched) = self.hub.exchange(&mut self.key, &selection);
+        let old = std::mem::replace(&mut self.queue, queue);
+        self.selection = selection;
+        if self.live {
+            // Everything up to `dispatched` is in the old queue, everything after it will be in the new one.
+            match old.take(self.after, usize::MAX) {
+                Found::Overflow(taken_to) => (self.after, self.live) = (self.after.max(taken_to), false),
+                Found::Updates(updates) => {
+                    self.pending.extend(updates);
+                    self.after = self.after.max(dispatched);
+                }
+                Found::Nothing | Found::Closed => self.after = self.after.max(dispatched),
+            }
+        }
+    }
+
+    async fn read_history(&mut self) -> Result<Vec<Arc<Update>>, ReadError> {
+        self.queue.open();
+        let page = self.hub.log().read_after(&self.selection, self.after, BATCH_MAX).await?;
+        // From here to the end there is no await: a dropped future has changed nothing but the open queue.
+        self.after = self.after.max(page.scanned_to);
+        self.live = page.scanned_to >= page.head;
+        if !self.live {
+            self.queue.shut();
+        }
+        Ok(page.events.into_iter().map(|event| Arc::new(Update::new(Arc::new(event)))).collect())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.deregister(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+    use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::event::{Draft, EventKind, Origin, Topic, TopicMatcher};
+    use crate::event_log::{Append, EventLog, EventLogConfig};
+    use crate::hub::HubConfig;
+
+    struct Fixture {
+        hub: Hub,
+        log: EventLog,
+        _tasks: JoinSet<()>,
+        _folder: tempfile::TempDir,
+    }
+
+    fn fixture() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let queue_max = NonZeroUsize::new(8).unwrap();
+        let hub = Hub::new(log.clone(), HubConfig { queue_max, ..HubConfig::default() });
+        let mut tasks = JoinSet::new();
+        let (running, tail) = (hub.clone(), log.tail());
+        tasks.spawn(async move { running.run(tail, CancellationToken::new()).await });
+        Fixture { hub, log, _tasks: tasks, _folder: folder }
+    }
+
+    impl Fixture {
+        async fn publish(&self, topic: &str) -> EventId {
+            let draft = Draft::new(EventKind::Published, Origin::Http, vec![Topic::parse(topic).unwrap()]);
+            self.log.append(Append::event(draft)).await.unwrap()[0].id
+        }
+
+        async fn subscribe(&self, topic: &str, resume: Resume) -> (Subscription, Opening) {
+            self.hub.subscribe(wanted(&[topic]), resume).await.unwrap()
+        }
+    }
+
+    fn wanted(topics: &[&str]) -> Selection {
+        Selection::unrestricted(topics.iter().map(|t| TopicMatcher::parse(t).unwrap()).collect::<Vec<_>>())
+    }
+
+    async fn take(subscription: &mut Subscription, count: usize) -> Vec<EventId> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let batch = timeout(Duration::from_secs(5), subscription.next()).await.expect("an update in 5 s").unwrap();
+            let Batch::Updates(updates) = batch else { panic!("the hub closed") };
+            ids.extend(updates.iter().map(|update| update.event.id));
+        }
+        ids
+    }
+
+    #[tokio::test]
+    async fn live_subscribers_get_what_comes_after_they_subscribed() {
+        let fixture = fixture();
+        let before = fixture.publish("a").await;
+        let (mut subscription, opening) = fixture.subscribe("a", Resume::Now).await;
+        assert_eq!(opening, Opening(Some(before)));
+        fixture.publish("b").await;
+        let id = fixture.publish("a").await;
+        assert_eq!(take(&mut subscription, 1).await, [id]);
+        assert!(subscription.ready().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn history_goes_over_to_live_without_gap_or_repeat() {
+        let fixture = fixture();
+        let mut ids = Vec::new();
+        for _ in 0..250 {
+            ids.push(fixture.publish("a").await);
+        }
+        let (mut earliest, opening) = fixture.subscribe("a", Resume::Earliest).await;
+        assert_eq!(opening, Opening(None));
+        let (mut resumed, opening) = fixture.subscribe("a", Resume::After(ids[99])).await;
+        assert_eq!(opening, Opening(Some(ids[99])));
+        let mut seen = take(&mut earliest, 50).await;
+        for _ in 0..250 {
+            ids.push(fixture.publish("a").await);
+        }
+        seen.extend(take(&mut earliest, 500 - seen.len()).await);
+        assert_eq!(seen, ids);
+        assert_eq!(take(&mut resumed, 400).await, ids[100..]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_catches_up_from_the_log() {
+        let fixture = fixture();
+        let (mut slow, _) = fixture.subscribe("a", Resume::Now).await;
+        let (mut ids, mut seen) = (Vec::new(), Vec::new());
+        for n in 0..300 {
+            ids.push(fixture.publish("a").await);
+            if n == 3 {
+                seen = take(&mut slow, 1).await;
+            }
+        }
+        let left = 300 - seen.len();
+        seen.extend(take(&mut slow, left).await);
+        assert_eq!(seen, ids);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_id_begins_at_the_earliest_and_says_so() {
+        let fixture = fixture();
+        let id = fixture.publish("a").await;
+        let unknown: EventId = "urn:uuid:0199d2a0-0000-7000-8000-000000000001".parse().unwrap();
+        let (mut subscription, opening) = fixture.subscribe("a", Resume::After(unknown)).await;
+        assert_eq!(opening.to_string(), "earliest");
+        assert_eq!(take(&mut subscription, 1).await, [id]);
+    }
+
+    #[tokio::test]
+    async fn topics_change_without_losing_what_waits() {
+        let fixture = fixture();
+        let (mut subscription, _) = fixture.subscribe("a", Resume::Now).await;
+        let mut ids = vec![fixture.publish("a").await];
+        fixture.publish("b").await;
+        subscription.select(wanted(&["a", "b"]));
+        ids.push(fixture.publish("b").await);
+        ids.push(fixture.publish("a").await);
+        // The first b may count as before the change or as after it, as the hub came to it.
+        let mut seen = Vec::new();
+        while seen.last() != ids.last() {
+            seen.extend(take(&mut subscription, 1).await);
+        }
+        assert!(seen.is_sorted() && ids.iter().all(|id| seen.contains(id)), "{seen:?} has {ids:?}");
+        subscription.select(wanted(&["b"]));
+        fixture.publish("a").await;
+        let last = fixture.publish("b").await;
+        assert_eq!(take(&mut subscription, 1).await, [last]);
+    }
+
+    #[tokio::test]
+    async fn an_event_with_two_wanted_topics_comes_once() {
+        let fixture = fixture();
+        let (mut subscription, _) = fixture.hub.subscribe(wanted(&["a", "b", "{x}"]), Resume::Now).await.unwrap();
+        let topics = ["a", "b"].map(|topic| Topic::parse(topic).unwrap()).to_vec();
+        let draft = Draft::new(EventKind::Published, Origin::Http, topics);
+        let first = fixture.log.append(Append::event(draft)).await.unwrap()[0].id;
+        let second = fixture.publish("a").await;
+        assert_eq!(take(&mut subscription, 2).await, [first, second]);
+    }
+
+    #[tokio::test]
+    async fn dropping_a_subscription_leaves_nothing() {
+        let fixture = fixture();
+        let (subscription, _) = fixture.subscribe("a", Resume::Now).await;
+        assert_eq!(fixture.hub.subscribers(), 1);
+        drop(subscription);
+        assert_eq!(fixture.hub.subscribers(), 0);
+        fixture.log.close().await;
+    }
+}

@@ -1,0 +1,43 @@
+//! `[stream]`: how long streams are quiet, and how long polls wait.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// `[stream]`: how long streams are quiet, and how long polls wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamConfig {
+    /// A stream that was quiet for this long sends a sign of life, so that proxies keep it open and dead peers are
+    /// noticed. Default: `"40s"`.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// How long clients wait before they come back after a stream ended; up to twice as long, spread out.
+    /// Default: `"2s"`.
+    #[serde(with = "humantime_serde")]
+    pub retry: Duration,
+    /// A long poll waits for at most this long, whatever `wait` says. Default: `"60s"`.
+    #[serde(with = "humantime_serde")]
+    pub long_poll_max: Duration,
+    /// Bytes that are joined into one write. Default: 16 KiB.
+    pub write_bytes_max: usize,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(40),
+            retry: Duration::from_secs(2),
+            long_poll_max: Duration::from_mins(1),
+            write_bytes_max: 16 * 1024,
+        }
+    }
+}
+
+impl StreamConfig {
+    /// When a client should come back, in milliseconds: not all at the same moment.
+    pub(super) fn retry_ms(&self) -> u64 {
+        let base = u64::try_from(self.retry.as_millis()).unwrap_or(u64::MAX / 2);
+        base + rand::random_range(0..=base)
+    }
+}

@@ -1,0 +1,132 @@
+//! One subscriber's updates as the transports need them: joined into bounded writes, with signs of life between, and
+//! an end that says why.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Transports;
+use crate::auth::Authority;
+use crate::hub::{Batch, Subscription, Update};
+
+/// Beyond this a deadline is no deadline: tokio's timers end after two years or so.
+const FAR: Duration = Duration::from_hours(24 * 365);
+
+/// What happens next on a stream.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// These go out together.
+    Updates(Vec<Arc<Update>>),
+    /// Nothing for a while.
+    Heartbeat,
+    /// The stream ends.
+    Bye(Reason),
+}
+
+/// Why a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// postrider stops, or is restarted.
+    ShuttingDown,
+    /// The token is no longer good.
+    TokenExpired,
+    /// History cannot be read.
+    LogUnavailable,
+}
+
+impl Reason {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "shutting-down",
+            Self::TokenExpired => "token-expired",
+            Self::LogUnavailable => "event-log-unavailable",
+        }
+    }
+}
+
+/// A subscription with the clock and the ends of a stream.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) subscription: Subscription,
+    waiting: VecDeque<Arc<Update>>,
+    heartbeat: Duration,
+    heartbeat_at: Instant,
+    expires_at: Instant,
+    write_bytes_max: usize,
+    stop: CancellationToken,
+}
+
+impl Feed {
+    pub(super) fn new(transports: &Transports, subscription: Subscription, authority: &Authority) -> Self {
+        let heartbeat = transports.config.heartbeat;
+        Self {
+            subscription,
+            waiting: VecDeque::new(),
+            heartbeat,
+            heartbeat_at: Instant::now() + heartbeat,
+            expires_at: Instant::now() + authority.expires_at().map_or(FAR, time_until),
+            write_bytes_max: transports.config.write_bytes_max,
+            stop: transports.stop.clone(),
+        }
+    }
+
+    /// Waits for what happens next.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub(super) async fn next(&mut self) -> Next {
+        // A stream that always has something to send must end too.
+        if self.stop.is_cancelled() {
+            return Next::Bye(Reason::ShuttingDown);
+        }
+        if self.expires_at <= Instant::now() {
+            return Next::Bye(Reason::TokenExpired);
+        }
+        if self.waiting.is_empty() {
+            let batch = tokio::select! {
+                batch = self.subscription.next() => batch,
+                () = sleep_until(self.heartbeat_at.min(self.expires_at)) => {
+                    self.heartbeat_at = Instant::now() + self.heartbeat;
+                    return if self.expires_at <= Instant::now() { Next::Bye(Reason::TokenExpired) } else { Next::Heartbeat };
+                }
+                () = self.stop.cancelled() => return Next::Bye(Reason::ShuttingDown),
+            };
+            match batch {
+                Ok(Batch::Updates(updates)) => self.waiting = updates.into(),
+                Ok(Batch::Closed) => return Next::Bye(Reason::ShuttingDown),
+                Err(err) => {
+                    tracing::error!(error = %err, "a subscriber's history cannot be read");
+                    return Next::Bye(Reason::LogUnavailable);
+                }
+            }
+        }
+        self.heartbeat_at = Instant::now() + self.heartbeat;
+        Next::Updates(self.join())
+    }
+
+    /// As many of the waiting updates as one write may carry, at least one.
+    fn join(&mut self) -> Vec<Arc<Update>> {
+        let mut bytes = 0;
+        let mut count = 0;
+        for update in &self.waiting {
+            bytes += update.event.json.len();
+            if count > 0 && bytes > self.write_bytes_max {
+                break;
+            }
+            count += 1;
+        }
+        let joined = self.waiting.drain(..count).collect();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        joined
+    }
+}
+
+fn time_until(moment: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO).min(FAR)
+}

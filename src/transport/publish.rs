@@ -1,0 +1,181 @@
+//! `POST /events`: publishes an update, as JSON or as a form.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::Transports;
+use crate::event::{Draft, EventKind, Origin, Topic};
+use crate::event_log::Append;
+use crate::http::Problem;
+
+/// Topics of one update.
+const TOPICS_MAX: usize = 20;
+/// The longest name of a type of update, in bytes.
+const TYPE_BYTES_MAX: usize = 100;
+/// Names that streams use for their own records.
+const RESERVED_TYPES: [&str; 4] = ["hello", "bye", "error", "open"];
+
+/// What a publisher sends.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Update {
+    #[serde(default, alias = "topic")]
+    topics: Topics,
+    #[serde(default)]
+    data: Option<Value>,
+    #[serde(default)]
+    r#type: Option<String>,
+    #[serde(default)]
+    private: Option<bool>,
+}
+
+/// One topic or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Topics {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+/// Checks the update, commits it, and answers with its ID. Subscribers get it behind the answer's back.
+pub(super) async fn publish(State(transports): State<Transports>, request: Request) -> Result<Json<Value>, Problem> {
+    let authority = transports.gate.writer(request.headers())?;
+    if authority.is_anonymous() {
+        return Err(Problem::unauthorized());
+    }
+    let draft = draft(parse(request).await?)?;
+    if !authority.may_publish(&draft.topics) {
+        return Err(Problem::forbidden(
+            "the token does not allow publishing on all of these topics; its `mercure.publish` claim must match each",
+        ));
+    }
+    if !draft.private && !transports.hub.config().public {
+        return Err(Problem::forbidden(
+            "public updates are switched off; set `hub.public = true`, or leave `private` out",
+        ));
+    }
+    let appended = transports.event_log.append(Append::event(draft)).await?;
+    let id = appended.first().map(|appended| appended.id.to_string());
+    Ok(Json(json!({ "id": id })))
+}
+
+/// Reads the body: axum ends it at 2 MiB.
+async fn parse(request: Request) -> Result<Update, Problem> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if !["application/json", "application/x-www-form-urlencoded"].contains(&media_type.as_str()) {
+        let detail = "send the update as `application/json` or `application/x-www-form-urlencoded`";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail));
+    }
+    let body = Bytes::from_request(request, &())
+        .await
+        .map_err(|err| Problem::new(err.status(), "body", format!("the update cannot be read: {}", err.body_text())))?;
+    if media_type == "application/json" {
+        serde_json::from_slice(&body)
+            .map_err(|err| Problem::bad_request("json-invalid", format!("the update is not right: {err}")))
+    } else {
+        form(&body)
+    }
+}
+
+fn form(body: &[u8]) -> Result<Update, Problem> {
+    let (mut update, mut topics) = (Update::default(), Vec::new());
+    for (name, value) in form_urlencoded::parse(body) {
+        match &*name {
+            "topic" => topics.push(value.into_owned()),
+            "data" => update.data = Some(Value::String(value.into_owned())),
+            "type" => update.r#type = Some(value.into_owned()),
+            "private" => update.private = Some(private(&value)?),
+            other => {
+                let detail = format!("unknown field `{other}`; there are `topic`, `data`, `type` and `private`");
+                return Err(Problem::bad_request("field-unknown", detail));
+            }
+        }
+    }
+    update.topics = Topics::Several(topics);
+    Ok(update)
+}
+
+/// In Mercure's forms the field's presence means yes.
+fn private(value: &str) -> Result<bool, Problem> {
+    match value {
+        "" | "on" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Problem::bad_request("private-invalid", "`private` is `true` or `false`")),
+    }
+}
+
+fn draft(update: Update) -> Result<Draft, Problem> {
+    let names = match update.topics {
+        Topics::One(name) => vec![name],
+        Topics::Several(names) => names,
+    };
+    if names.is_empty() || names.len() > TOPICS_MAX {
+        let detail = format!("an update needs 1 to {TOPICS_MAX} topics, in `topics` (JSON) or `topic` (form)");
+        return Err(Problem::bad_request("topic-missing", detail));
+    }
+    let mut topics = Vec::with_capacity(names.len());
+    for name in names {
+        let topic = Topic::parse(&name).map_err(|err| Problem::bad_request("topic-invalid", err.to_string()))?;
+        if !topics.contains(&topic) {
+            topics.push(topic);
+        }
+    }
+    if let Some(name) = &update.r#type {
+        let usable = !name.is_empty() && name.len() <= TYPE_BYTES_MAX && !name.chars().any(char::is_control);
+        if !usable || RESERVED_TYPES.contains(&name.as_str()) {
+            let detail = format!(
+                "`type` has 1 to {TYPE_BYTES_MAX} bytes, no control characters, and is none of {RESERVED_TYPES:?}"
+            );
+            return Err(Problem::bad_request("type-invalid", detail));
+        }
+    }
+    Ok(Draft {
+        private: update.private.unwrap_or(true),
+        data: update.data,
+        update_type: update.r#type,
+        ..Draft::new(EventKind::Published, Origin::Http, topics)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_and_json_say_the_same() {
+        let from_form = draft(form(b"topic=a&topic=b&data=hi&type=note&private=true").unwrap()).unwrap();
+        let json = br#"{"topics":["a","b"],"data":"hi","type":"note"}"#;
+        let from_json = draft(serde_json::from_slice(json).unwrap()).unwrap();
+        assert_eq!(from_form, from_json);
+        let one = draft(serde_json::from_slice(br#"{"topic":"a"}"#).unwrap()).unwrap();
+        assert!(one.private && one.topics.len() == 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (body, word) in [
+            ("data=x", "1 to 20 topics"),
+            ("topic=*", "stands for all"),
+            ("topic=a%0Ab", "control"),
+            ("topic=a&type=hello", "`type`"),
+            ("topic=a&type=x%0Ay", "`type`"),
+            ("topic=a&private=perhaps", "`private`"),
+            ("topic=a&datum=x", "unknown field `datum`"),
+        ] {
+            let problem = form(body.as_bytes()).and_then(draft).unwrap_err();
+            assert!(problem.detail().contains(word), "{body}: {}", problem.detail());
+        }
+    }
+}
