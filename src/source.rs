@@ -1,1 +1,3 @@
 //! Where events come from. Sources append to the event log and know nothing of hub and transports.
+
+pub mod smtp;

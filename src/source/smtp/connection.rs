@@ -1,0 +1,243 @@
+//! A session's socket: reads, writes, waits, and carries out what the session decides.
+//!
+//! The session itself is pure (`session`); here are the deadlines, the event log and the signals of shutdown. An idle
+//! session holds no read buffer: bytes are taken in from a buffer of the runtime's thread in the moment in which they
+//! arrive, and only what follows a message that is being committed is kept.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::budget::Share;
+use super::deadline::Deadline;
+use super::delivery::commit;
+use super::listener::Receiver;
+use super::routing::Peer;
+use super::session::{Next, Outcome, Session, Transaction};
+
+/// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
+const READ_BYTES: usize = 64 * 1024;
+/// How long a line that ended with LF alone waits for its other half, which a packet may have cut off.
+const BARE_LF_WAIT: Duration = Duration::from_secs(1);
+/// How long, and how much, a client that was hung up on is listened to: unread input would turn the close into a reset,
+/// which destroys the reply that says why.
+const LINGER: (Duration, u64) = (Duration::from_secs(1), 4 * 1024 * 1024);
+/// Replies of a pipelining client may have grown the buffer; an idle session keeps no more than this.
+const REPLY_BYTES_KEPT: usize = 1024;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The two signals of shutdown.
+#[derive(Debug, Clone)]
+pub(super) struct Shutdown {
+    /// Begin nothing new: a session without a message on its way ends.
+    pub stop: CancellationToken,
+    /// The grace is over: every session ends that is not being committed.
+    pub now: CancellationToken,
+}
+
+/// One client's connection.
+pub(super) struct Connection<'a, S> {
+    receiver: &'a Receiver,
+    shutdown: &'a Shutdown,
+    stream: S,
+    session: Session<'a>,
+    deadline: Deadline,
+    share: Share,
+    /// Replies that are not written yet.
+    out: Vec<u8>,
+    /// Input that came together with the end of a message.
+    rest: Bytes,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
+    pub(super) fn new(stream: S, peer: Peer, receiver: &'a Receiver, shutdown: &'a Shutdown) -> Self {
+        let config = &receiver.config;
+        let rate_min = config.data_bytes_per_second_min.get();
+        Self {
+            receiver,
+            shutdown,
+            stream,
+            session: Session::new(&receiver.policy, peer),
+            deadline: Deadline::new(config.command_timeout, rate_min, Instant::now()),
+            share: receiver.budget.share(),
+            out: Vec::new(),
+            rest: Bytes::new(),
+        }
+    }
+
+    /// The whole session. A connection that breaks is a session's ordinary end.
+    pub(super) async fn run(mut self) {
+        match self.dialogue().await {
+            Ok(()) => debug!(commands = self.session.commands(), "session ended"),
+            Err(err) => debug!(error = %err, commands = self.session.commands(), "connection lost"),
+        }
+        self.receiver.metrics.errors.add(self.session.errors_total().into());
+    }
+
+    async fn dialogue(&mut self) -> io::Result<()> {
+        self.session.greet(&mut self.out);
+        loop {
+            let mut next = if self.rest.is_empty() {
+                // The input has run dry: now all replies to it go out in one write (RFC 2920 §3.2).
+                self.flush().await?;
+                match self.wait().await? {
+                    Some(next) => next,
+                    None => return Ok(()),
+                }
+            } else {
+                let rest = std::mem::take(&mut self.rest);
+                self.take_in(rest)
+            };
+            if let Next::Deliver(transaction) = next {
+                next = self.deliver(transaction).await;
+            }
+            match next {
+                Next::Read | Next::Deliver(_) => {}
+                Next::Quit => {
+                    self.flush().await?;
+                    return self.stream.shutdown().await;
+                }
+                Next::HangUp => {
+                    self.flush().await?;
+                    return self.hang_up().await;
+                }
+            }
+        }
+    }
+
+    /// Waits for input and lets the session have it; none at the end of the connection.
+    async fn wait(&mut self) -> io::Result<Option<Next>> {
+        let Shutdown { stop, now } = self.shutdown;
+        let in_data = self.session.in_data();
+        let deadline = self.deadline.at(self.session.data_received());
+        let stalled = self.session.waits_behind_bare_lf().then(|| Instant::now() + BARE_LF_WAIT);
+        let wake_at = stalled.map_or(deadline, |stalled| stalled.min(deadline));
+        tokio::select! {
+            biased;
+            () = now.cancelled() => Ok(Some(self.session.shut_down(&mut self.out))),
+            () = stop.cancelled(), if !in_data => Ok(Some(self.session.shut_down(&mut self.out))),
+            read = timeout_at(wake_at, self.read()) => match read {
+                Ok(read) => read,
+                Err(_) if wake_at < deadline => Ok(Some(self.session.end_stalled_line(&mut self.out))),
+                Err(_) => {
+                    self.receiver.metrics.timeouts.add(1);
+                    Ok(Some(self.session.time_out(&mut self.out)))
+                }
+            },
+        }
+    }
+
+    /// Reads once. Cancel safe: what was read is taken in before anybody else gets to run.
+    async fn read(&mut self) -> io::Result<Option<Next>> {
+        poll_fn(|cx| {
+            READ_BUFFER.with_borrow_mut(|buffer| {
+                buffer.resize(READ_BYTES, 0);
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+                let input = buffer.filled();
+                Poll::Ready(Ok((!input.is_empty()).then(|| self.take_in(input))))
+            })
+        })
+        .await
+    }
+
+    /// Hands input to the session and keeps what it does not take yet.
+    fn take_in(&mut self, input: impl Input) -> Next {
+        let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
+        self.rest = input.into_rest(used);
+        self.deadline.advance(self.session.commands(), Instant::now());
+        let memory = match &next {
+            Next::Deliver(transaction) => transaction.message.capacity(),
+            _ => self.session.data_memory(),
+        };
+        if self.share.resize(memory) {
+            return next;
+        }
+        debug!("no memory left for the messages of all sessions");
+        self.share.clear();
+        self.receiver.metrics.messages_failed.add(1);
+        match next {
+            Next::Deliver(_) => self.session.delivered(Outcome::NoSpace, &mut self.out),
+            next => {
+                self.session.give_up_data();
+                next
+            }
+        }
+    }
+
+    async fn deliver(&mut self, transaction: Transaction) -> Next {
+        let bytes = transaction.message.len() as u64;
+        let mut text = Uuid::encode_buffer();
+        let queue_id = &*Uuid::now_v7().simple().encode_lower(&mut text);
+        let Receiver { event_log, config, metrics, .. } = self.receiver;
+        let outcome = commit(event_log, transaction, queue_id, config.append_timeout).await;
+        self.share.clear();
+        if matches!(outcome, Outcome::Committed(_)) {
+            metrics.messages.add(1);
+            metrics.message_bytes.add(bytes);
+        } else {
+            metrics.messages_failed.add(1);
+        }
+        self.deadline.restart(Instant::now());
+        self.session.delivered(outcome, &mut self.out)
+    }
+
+    /// Writes all replies, within the time that a client has to read them.
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        timeout(self.receiver.config.reply_timeout, async {
+            self.stream.write_all(&self.out).await?;
+            self.stream.flush().await
+        })
+        .await??;
+        self.out.clear();
+        self.out.shrink_to(REPLY_BYTES_KEPT);
+        Ok(())
+    }
+
+    /// Closes without losing the last reply.
+    async fn hang_up(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        if self.shutdown.stop.is_cancelled() {
+            return Ok(());
+        }
+        let (time, bytes) = LINGER;
+        let mut rest = (&mut self.stream).take(bytes);
+        // Whether the client closes, breaks off or talks on: the session is over.
+        drop(timeout(time, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await);
+        Ok(())
+    }
+}
+
+/// Bytes of which a part may have to be kept.
+trait Input: AsRef<[u8]> {
+    fn into_rest(self, used: usize) -> Bytes;
+}
+
+impl Input for &[u8] {
+    fn into_rest(self, used: usize) -> Bytes {
+        Bytes::copy_from_slice(self.get(used..).unwrap_or_default())
+    }
+}
+
+impl Input for Bytes {
+    fn into_rest(mut self, used: usize) -> Bytes {
+        self.advance(used);
+        self
+    }
+}

@@ -1,0 +1,98 @@
+//! A message on its way from the session into the event log: what it becomes there, and what its sender is told.
+//!
+//! All recipients go into one append, so that the one reply to the dot is true for all of them. Whoever repeats a
+//! message because the 250 was lost makes no second event, as long as the message has a Message-ID; without one,
+//! two equal messages may well be two (the same alert twice), and losing one would be worse.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
+use tracing::{debug, warn};
+
+use super::path::Path;
+use super::session::{Outcome, Transaction};
+use crate::event::{Content, Draft, Envelope, EventKind, Origin};
+use crate::event_log::{Append, AppendError, DedupKey, EventLog};
+use crate::message::summarise;
+
+/// Above this, parsing takes long enough to hold up other sessions of its thread: about a millisecond.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// Commits one message.
+///
+/// # Cancel safety
+/// The message may be committed when the future is dropped; its sender does not hear of that and repeats it.
+pub(super) async fn commit<'q>(
+    event_log: &EventLog,
+    transaction: Transaction,
+    queue_id: &'q str,
+    append_timeout: Duration,
+) -> Outcome<'q> {
+    let (size, recipients) = (transaction.message.len(), transaction.recipients.len());
+    let received = Timestamp::now();
+    let append = if size <= INLINE_BYTES_MAX {
+        append_of(&transaction, queue_id, received)
+    } else {
+        let id = queue_id.to_owned();
+        match tokio::task::spawn_blocking(move || append_of(&transaction, &id, received)).await {
+            Ok(append) => append,
+            Err(err) => {
+                warn!(queue_id, size, error = %err, "message not parsed");
+                return Outcome::Failed;
+            }
+        }
+    };
+    match tokio::time::timeout(append_timeout, event_log.append(append)).await {
+        Ok(Ok(appended)) => {
+            let repeated = appended.iter().filter(|appended| appended.repeated).count();
+            debug!(queue_id, size, recipients, repeated, "message committed");
+            Outcome::Committed(queue_id)
+        }
+        Ok(Err(err)) => {
+            warn!(queue_id, size, error = %err, "message not committed, its sender tries again later");
+            match err {
+                AppendError::NoSpace(_) => Outcome::NoSpace,
+                AppendError::Closed => Outcome::ShuttingDown,
+                _ => Outcome::Failed,
+            }
+        }
+        Err(_) => {
+            warn!(queue_id, size, timeout = ?append_timeout, "message not committed in time, its sender tries again later");
+            Outcome::Failed
+        }
+    }
+}
+
+/// One event for each mailbox that the message is for.
+fn append_of(transaction: &Transaction, queue_id: &str, received: Timestamp) -> Append {
+    let Transaction { from, recipients, message } = transaction;
+    // The Message-ID is needed even where no account wants anything of the message in its events.
+    let contents = recipients.iter().map(|recipient| recipient.destination.content);
+    let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
+    summary.received = Some(received);
+    summary.size = Some(message.len() as u64);
+    let digest = summary.message_id.is_some().then(|| digest(&SHA256, message));
+    let mail_from = from.as_ref().map(Path::as_str).unwrap_or_default();
+
+    let mut append = Append::new();
+    for (at, recipient) in recipients.iter().enumerate() {
+        let to = &recipient.destination;
+        let earlier = recipients.iter().take(at).map(|earlier| &earlier.destination);
+        if earlier.into_iter().any(|earlier| earlier == to) {
+            continue; // Two addresses of one mailbox: it is still one message in it.
+        }
+        let mut draft = Draft::in_mailbox(EventKind::MessageNew, Origin::Smtp, &to.account, &to.mailbox);
+        draft.message = summary.clone().trimmed_to(to.content);
+        draft.envelope = Some(Envelope {
+            mail_from: mail_from.to_owned(),
+            rcpt_to: recipient.path.as_str().to_owned(),
+            queue_id: queue_id.to_owned(),
+        });
+        let key = digest.as_ref().map(|digest| {
+            DedupKey::of(&[b"smtp", to.account.as_str().as_bytes(), to.mailbox.as_bytes(), digest.as_ref()])
+        });
+        append.push(draft, key);
+    }
+    append
+}

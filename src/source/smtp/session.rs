@@ -1,0 +1,392 @@
+//! One SMTP session as a state machine (RFC 5321 §3, §4.1.4): bytes in, replies and what to do next out. No I/O, no
+//! clock.
+//!
+//! The caller owns the socket. It hands in what it read, writes the replies when the input has run dry (RFC 2920 §3.2), and
+//! carries out [`Next`]. A message leaves the session as a [`Transaction`]; the session takes no further input until it
+//! hears the [`Outcome`], because the reply to the dot is a promise that the event log has to make.
+
+use super::command::{self, Command, CommandError, Mail};
+use super::data::{DataReader, Ended};
+use super::line::{Line, LineReader};
+use super::path::Path;
+use super::routing::{Destination, NoRoute, Peer, Routing};
+
+/// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
+const ERRORS_MAX: u32 = 20;
+/// Commands that move nothing, without a message in between; Postfix's `smtpd_junk_command_limit`.
+const IDLE_COMMANDS_MAX: u32 = 100;
+/// Unknown recipients without a message in between: more than a mailing list has stale, less than guessing names needs.
+const UNKNOWN_RECIPIENTS_MAX: u32 = 50;
+/// Recipients beyond the limit: a client may send all of a long list before it reads a reply (RFC 2920).
+const EXCESS_RECIPIENTS_MAX: u32 = 1000;
+
+/// What holds for all sessions.
+#[derive(Debug)]
+pub(super) struct Policy {
+    /// The name in the greeting.
+    pub hostname: String,
+    /// The largest message, in octets.
+    pub message_bytes_max: usize,
+    /// Recipients of one message.
+    pub recipients_max: usize,
+    /// Where recipients go.
+    pub routing: Routing,
+}
+
+/// One message with its envelope, to be committed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Transaction {
+    /// The reverse-path; none for `<>`.
+    pub from: Option<Path>,
+    /// The accepted recipients, in the order of their RCPT. Never empty.
+    pub recipients: Vec<Recipient>,
+    /// The message.
+    pub message: Vec<u8>,
+}
+
+/// An accepted recipient.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Recipient {
+    /// As the client wrote it.
+    pub path: Path,
+    /// Where its mail goes.
+    pub destination: Destination,
+}
+
+/// What the caller does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Write the replies and read on: the input is used up.
+    Read,
+    /// Commit the message and report to [`Session::delivered`]; only then hand in the rest of the input.
+    Deliver(Transaction),
+    /// The client said QUIT: write the replies and close.
+    Quit,
+    /// The session ended itself: write the replies and close, whatever the client is still sending.
+    HangUp,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome<'a> {
+    /// It is committed, under this queue ID.
+    Committed(&'a str),
+    /// There is no space left for it.
+    NoSpace,
+    /// It could not be committed, or not in time.
+    Failed,
+    /// The log takes nothing more.
+    ShuttingDown,
+}
+
+/// What a client did wrong or in vain; everything but `errors_total` counts from the last message on.
+#[derive(Debug, Default)]
+struct Misuse {
+    errors: u32,
+    idle: u32,
+    unknown_recipients: u32,
+    excess_recipients: u32,
+    errors_total: u32,
+}
+
+/// One client's dialogue.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    policy: &'a Policy,
+    peer: Peer,
+    lines: LineReader,
+    greeted: bool,
+    transaction: Option<Open>,
+    data: Option<DataReader>,
+    misuse: Misuse,
+    commands: u64,
+}
+
+/// A transaction before its text: MAIL was accepted.
+#[derive(Debug)]
+struct Open {
+    from: Option<Path>,
+    smtputf8: bool,
+    recipients: Vec<Recipient>,
+    /// At least one RCPT was refused, so that "no recipients" is no mistake in the order of commands.
+    refused: bool,
+}
+
+impl<'a> Session<'a> {
+    /// A session with a client that has just connected.
+    pub(super) fn new(policy: &'a Policy, peer: Peer) -> Self {
+        let (lines, misuse) = (LineReader::default(), Misuse::default());
+        Self { policy, peer, lines, greeted: false, transaction: None, data: None, misuse, commands: 0 }
+    }
+
+    /// The first reply. A client that talks before it is merely early: its commands wait like pipelined ones.
+    pub(super) fn greet(&self, out: &mut Vec<u8>) {
+        reply(out, &format!("220 {} ESMTP postrider", self.policy.hostname));
+    }
+
+    /// Takes bytes from the client, appends replies to `out`, and says how much of the input was used.
+    pub(super) fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
+        let mut used = 0;
+        while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
+            let (taken, next) = if self.data.is_some() { self.text(rest, out) } else { self.line(rest, out) };
+            used += taken;
+            if next != Next::Read {
+                return (used, next);
+            }
+        }
+        (used, Next::Read)
+    }
+
+    /// Reports what became of the message that [`Next::Deliver`] handed out.
+    pub(super) fn delivered(&mut self, outcome: Outcome<'_>, out: &mut Vec<u8>) -> Next {
+        match outcome {
+            Outcome::Committed(queue_id) => {
+                self.misuse = Misuse { errors_total: self.misuse.errors_total, ..Misuse::default() };
+                go_on(out, &format!("250 2.0.0 Ok: queued as {queue_id}"))
+            }
+            // Not the client's error, so it does not count against it.
+            Outcome::NoSpace => go_on(out, NO_SPACE),
+            Outcome::Failed => go_on(out, "451 4.3.0 Message not stored, try again later"),
+            Outcome::ShuttingDown => self.shut_down(out),
+        }
+    }
+
+    /// Ends the session because postrider is shutting down.
+    pub(super) fn shut_down(&self, out: &mut Vec<u8>) -> Next {
+        reply(out, &format!("421 4.3.2 {} is shutting down, try again later", self.policy.hostname));
+        Next::HangUp
+    }
+
+    /// Ends the session because the client took too long.
+    pub(super) fn time_out(&self, out: &mut Vec<u8>) -> Next {
+        reply(out, &format!("421 4.4.2 {} timed out waiting for you", self.policy.hostname));
+        Next::HangUp
+    }
+
+    /// Whether a message's text is on its way: the client may finish it even when postrider is shutting down.
+    pub(super) fn in_data(&self) -> bool {
+        self.data.is_some()
+    }
+
+    /// Octets of text so far of the message that is on its way.
+    pub(super) fn data_received(&self) -> Option<usize> {
+        self.data.as_ref().map(DataReader::received)
+    }
+
+    /// Octets of memory that the message takes that is on its way.
+    pub(super) fn data_memory(&self) -> usize {
+        self.data.as_ref().map_or(0, DataReader::memory)
+    }
+
+    /// There is no memory for the message that is on its way: forgets it, and refuses it at its end.
+    pub(super) fn give_up_data(&mut self) {
+        if let Some(data) = &mut self.data {
+            data.give_up();
+        }
+    }
+
+    /// Lines so far. A deadline holds for a command, however slowly its octets drip in.
+    pub(super) fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    /// Replies so far that were errors of the client.
+    pub(super) fn errors_total(&self) -> u32 {
+        self.misuse.errors_total
+    }
+
+    /// Whether the client has sent a line that ends with LF alone, and nothing behind it. See [`Session::end_stalled_line`].
+    pub(super) fn waits_behind_bare_lf(&self) -> bool {
+        self.data.is_none() && self.lines.waits_behind_bare_lf()
+    }
+
+    /// Refuses a line that ended with LF alone when nothing follows it. Only CRLF ends a command, so that the two
+    /// lines of `NOOP LF NOOP CRLF` are one error; but who typed the first by hand should hear of it and come in step.
+    pub(super) fn end_stalled_line(&mut self, out: &mut Vec<u8>) -> Next {
+        self.lines.reset();
+        self.commands += 1;
+        self.error(out, MALFORMED)
+    }
+
+    fn line(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
+        let (used, line) = self.lines.take(input);
+        let Some(line) = line else { return (used, Next::Read) };
+        self.commands += 1;
+        let next = match line {
+            Line::Text(line) => match command::parse(&line) {
+                Ok(command) => self.command(command, out),
+                Err(err) => self.refuse(err, out),
+            },
+            Line::Malformed => self.error(out, MALFORMED),
+            Line::TooLong => self.error(out, "500 5.5.2 Line too long"),
+            Line::Endless => {
+                reply(out, "421 4.7.0 Line too long, closing");
+                Next::HangUp
+            }
+            Line::TlsHello => self.refuse(CommandError::OtherProtocol, out),
+        };
+        (used, next)
+    }
+
+    fn refuse(&mut self, err: CommandError, out: &mut Vec<u8>) -> Next {
+        match self.error(out, err.reply()) {
+            Next::Read if err == CommandError::OtherProtocol => Next::HangUp,
+            next => next,
+        }
+    }
+
+    fn command(&mut self, command: Command, out: &mut Vec<u8>) -> Next {
+        match command {
+            Command::Helo => self.hello(out, false),
+            Command::Ehlo => self.hello(out, true),
+            Command::Mail(mail) => self.mail(mail, out),
+            Command::Rcpt(path) => self.rcpt(path, out),
+            Command::Data => self.start_data(out),
+            Command::Rset => {
+                self.transaction = None;
+                self.idle(out, "250 2.0.0 Ok")
+            }
+            Command::Noop => self.idle(out, "250 2.0.0 Ok"),
+            // RFC 5321 §3.5.3: neither confirms nor denies, so that VRFY is no way to guess addresses.
+            Command::Vrfy => self.idle(out, "252 2.5.2 Cannot VRFY, send some mail and try"),
+            Command::Help => self.idle(out, "214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
+            Command::Quit => {
+                reply(out, "221 2.0.0 Bye");
+                Next::Quit
+            }
+        }
+    }
+
+    fn hello(&mut self, out: &mut Vec<u8>, extended: bool) -> Next {
+        // RFC 5321 §4.1.4: EHLO in the middle of a session is an RSET too.
+        self.transaction = None;
+        self.greeted = true;
+        let hostname = &self.policy.hostname;
+        if !extended {
+            return self.idle(out, &format!("250 {hostname}"));
+        }
+        let size = self.policy.message_bytes_max;
+        let extensions = "PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES";
+        self.idle(out, &format!("250-{hostname}\r\n250-SIZE {size}\r\n250-{extensions}"))
+    }
+
+    fn mail(&mut self, mail: Mail, out: &mut Vec<u8>) -> Next {
+        if !self.greeted {
+            return self.error(out, "503 5.5.1 Send EHLO first");
+        }
+        if self.transaction.is_some() {
+            return self.error(out, "503 5.5.1 Nested MAIL command");
+        }
+        if mail.size > self.policy.message_bytes_max as u64 {
+            return self.error(out, TOO_BIG);
+        }
+        if !mail.smtputf8 && mail.from.as_ref().is_some_and(Path::is_internationalized) {
+            return self.error(out, NEEDS_SMTPUTF8);
+        }
+        let Mail { from, smtputf8, .. } = mail;
+        self.transaction = Some(Open { from, smtputf8, recipients: Vec::new(), refused: false });
+        go_on(out, "250 2.1.0 Ok")
+    }
+
+    fn rcpt(&mut self, path: Path, out: &mut Vec<u8>) -> Next {
+        let Some(open) = &mut self.transaction else {
+            return self.error(out, "503 5.5.1 Send MAIL first");
+        };
+        if open.recipients.len() >= self.policy.recipients_max {
+            // RFC 5321 §4.5.3.1.10: the message goes to those that were accepted, the client sends the rest again.
+            self.misuse.excess_recipients += 1;
+            return self.soft(
+                out,
+                "452 4.5.3 Too many recipients",
+                self.misuse.excess_recipients > EXCESS_RECIPIENTS_MAX,
+            );
+        }
+        let refusal = if !open.smtputf8 && path.is_internationalized() {
+            NEEDS_SMTPUTF8
+        } else {
+            match self.policy.routing.route(&path, self.peer) {
+                Ok(destination) => {
+                    open.recipients.push(Recipient { path, destination });
+                    return go_on(out, "250 2.1.5 Ok");
+                }
+                Err(NoRoute::UnknownRecipient) => "550 5.1.1 No such recipient here",
+                Err(NoRoute::ForeignDomain) => "550 5.7.1 Relaying denied",
+            }
+        };
+        open.refused = true;
+        self.misuse.unknown_recipients += 1;
+        self.misuse.errors_total = self.misuse.errors_total.saturating_add(1);
+        self.soft(out, refusal, self.misuse.unknown_recipients > UNKNOWN_RECIPIENTS_MAX)
+    }
+
+    fn start_data(&mut self, out: &mut Vec<u8>) -> Next {
+        match &self.transaction {
+            None => self.error(out, "503 5.5.1 Send MAIL first"),
+            Some(open) if !open.recipients.is_empty() => {
+                self.data = Some(DataReader::new(self.policy.message_bytes_max));
+                go_on(out, "354 End data with <CR><LF>.<CR><LF>")
+            }
+            Some(open) if open.refused => self.error(out, "554 5.5.1 No valid recipients"),
+            Some(_) => self.error(out, "503 5.5.1 Send RCPT first"),
+        }
+    }
+
+    fn text(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
+        let Some(data) = &mut self.data else { return (0, Next::Read) };
+        let (used, ended) = data.take(input);
+        let Some(ended) = ended else { return (used, Next::Read) };
+        self.data = None;
+        // The command that is waited for begins behind the dot.
+        self.commands += 1;
+        let next = match (ended, self.transaction.take()) {
+            (Ended::Message(message), Some(Open { from, recipients, .. })) => {
+                Next::Deliver(Transaction { from, recipients, message })
+            }
+            (Ended::TooBig, _) => self.error(out, TOO_BIG),
+            (Ended::Endless, _) => {
+                reply(out, TOO_BIG);
+                Next::HangUp
+            }
+            (Ended::GivenUp | Ended::Message(_), _) => go_on(out, NO_SPACE),
+        };
+        (used, next)
+    }
+
+    /// Refuses something, or has enough of it.
+    fn error(&mut self, out: &mut Vec<u8>, text: &str) -> Next {
+        self.misuse.errors += 1;
+        self.misuse.errors_total = self.misuse.errors_total.saturating_add(1);
+        self.soft(out, text, self.misuse.errors > ERRORS_MAX)
+    }
+
+    fn idle(&mut self, out: &mut Vec<u8>, text: &str) -> Next {
+        self.misuse.idle += 1;
+        self.soft(out, text, self.misuse.idle > IDLE_COMMANDS_MAX)
+    }
+
+    fn soft(&self, out: &mut Vec<u8>, text: &str, enough: bool) -> Next {
+        if enough {
+            reply(out, &format!("421 4.7.0 {} has had enough of this, closing", self.policy.hostname));
+            return Next::HangUp;
+        }
+        go_on(out, text)
+    }
+}
+
+const MALFORMED: &str = "500 5.5.2 Only CRLF ends a line";
+const TOO_BIG: &str = "552 5.3.4 Message is larger than SIZE";
+const NO_SPACE: &str = "452 4.3.1 Insufficient system storage";
+const NEEDS_SMTPUTF8: &str = "553 5.6.7 Address needs SMTPUTF8";
+
+fn go_on(out: &mut Vec<u8>, text: &str) -> Next {
+    reply(out, text);
+    Next::Read
+}
+
+fn reply(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! The session against whole dialogues and against every cut of them.
+
+use proptest::prelude::*;
+
+use super::super::data::SMUGGLING;
+use super::*;
+use crate::event::{AccountName, Content};
+use crate::registry::Account;
+
+fn policy() -> Policy {
+    let alice = Account {
+        name: AccountName::parse("alice").unwrap(),
+        content: Content::Preview,
+        addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
+        imap: None,
+    };
+    let routing = Routing::new(&[alice], None).unwrap();
+    Policy { hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
+}
+
+/// What a client saw and what was handed out.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    replies: String,
+    messages: Vec<Transaction>,
+    end: Option<Next>,
+}
+
+/// Runs a dialogue whose bytes arrive in pieces; every message is committed.
+fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
+    let (mut session, mut out, mut seen) = (Session::new(policy, Peer::Remote), Vec::new(), Seen::default());
+    'pieces: for piece in pieces {
+        let mut rest = *piece;
+        loop {
+            let (used, next) = session.receive(rest, &mut out);
+            rest = &rest[used..];
+            match next {
+                Next::Deliver(transaction) => {
+                    let queue_id = seen.messages.len().to_string();
+                    seen.messages.push(transaction);
+                    assert_eq!(session.delivered(Outcome::Committed(&queue_id), &mut out), Next::Read);
+                }
+                Next::Read => {
+                    assert!(rest.is_empty(), "input was left without a reason");
+                    break;
+                }
+                end => {
+                    seen.end = Some(end);
+                    break 'pieces;
+                }
+            }
+        }
+    }
+    seen.replies = String::from_utf8(out).unwrap();
+    seen
+}
+
+fn talk(dialogue: &str) -> Seen {
+    run(&policy(), &[dialogue.replace('\n', "\r\n").as_bytes()])
+}
+
+/// The code and enhanced code of every reply.
+fn codes(seen: &Seen) -> Vec<String> {
+    let last_lines = seen.replies.lines().filter(|line| line.as_bytes().get(3) == Some(&b' '));
+    last_lines
+        .map(|line| {
+            let mut words = line.split(' ');
+            let (code, enhanced) = (words.next().unwrap(), words.next().unwrap());
+            let is_enhanced = enhanced.split('.').count() == 3 && enhanced.starts_with(&code[..1]);
+            if is_enhanced { format!("{code} {enhanced}") } else { code.to_owned() }
+        })
+        .collect()
+}
+
+const TRANSACTION: &str = "EHLO c\nMAIL FROM:<bob@x.example>\nRCPT TO:<alice@example.org>\nDATA\n";
+
+#[test]
+fn a_message_goes_from_ehlo_to_quit() {
+    let seen = talk(&format!("{TRANSACTION}Subject: hi\n\n..dot\n.\nQUIT\n"));
+    assert_eq!(codes(&seen), ["250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0", "221 2.0.0"]);
+    assert!(seen.replies.contains("250 2.0.0 Ok: queued as 0\r\n"), "{}", seen.replies);
+    assert_eq!(seen.end, Some(Next::Quit));
+    let [message] = &seen.messages[..] else { panic!("{seen:?}") };
+    assert_eq!(message.message, b"Subject: hi\r\n\r\n.dot\r\n");
+    assert_eq!(message.from.as_ref().map(Path::as_str), Some("bob@x.example"));
+    assert_eq!(message.recipients[0].destination.mailbox, "INBOX");
+}
+
+#[test]
+fn ehlo_names_the_extensions_and_helo_does_not() {
+    let replies = talk("EHLO c\n").replies;
+    for line in ["250-mx.example", "250-SIZE 1000", "250-PIPELINING", "250-8BITMIME", "250 ENHANCEDSTATUSCODES"] {
+        assert!(replies.lines().any(|got| got == line), "{line} is missing: {replies}");
+    }
+    assert_eq!(talk("HELO c\n").replies, "250 mx.example\r\n");
+}
+
+#[test]
+fn commands_out_of_order_are_refused_and_change_nothing() {
+    assert_eq!(codes(&talk("MAIL FROM:<>\nRCPT TO:<alice@example.org>\nDATA\n")), ["503 5.5.1"; 3]);
+    let nested = talk("EHLO c\nMAIL FROM:<>\nMAIL FROM:<>\nDATA\nRCPT TO:<alice@example.org>\nDATA\n.\n");
+    assert_eq!(codes(&nested)[1..], ["250 2.1.0", "503 5.5.1", "503 5.5.1", "250 2.1.5", "354", "250 2.0.0"]);
+    for reset in ["RSET", "EHLO c", "HELO c"] {
+        let seen = talk(&format!("EHLO c\nMAIL FROM:<>\nRCPT TO:<alice@example.org>\n{reset}\nDATA\n"));
+        assert_eq!(codes(&seen).last().unwrap(), "503 5.5.1", "{reset}");
+    }
+    let after = talk(&format!("{TRANSACTION}.\nDATA\n"));
+    assert_eq!(codes(&after).last().unwrap(), "503 5.5.1", "a message ends its transaction");
+}
+
+#[test]
+fn recipients_are_judged_one_by_one() {
+    let dialogue = "EHLO c\nMAIL FROM:<>\nRCPT TO:<nobody@example.org>\nRCPT TO:<a@b.example>\nDATA\n\
+                    RCPT TO:<alice+x@example.org>\nDATA\n.\n";
+    let seen = talk(dialogue);
+    let expected = ["550 5.1.1", "550 5.7.1", "554 5.5.1", "250 2.1.5", "354", "250 2.0.0"];
+    assert_eq!(codes(&seen)[2..], expected);
+    assert_eq!(seen.messages[0].recipients.len(), 1);
+    assert_eq!(seen.messages[0].recipients[0].destination.mailbox, "x");
+}
+
+#[test]
+fn recipients_beyond_the_limit_are_for_the_next_transaction() {
+    let recipients = "RCPT TO:<alice@example.org>\n".repeat(150);
+    let seen = talk(&format!("EHLO c\nMAIL FROM:<>\n{recipients}DATA\n.\n"));
+    let codes = codes(&seen);
+    assert!(codes[2..102].iter().all(|code| code == "250 2.1.5"));
+    assert!(codes[102..152].iter().all(|code| code == "452 4.5.3"));
+    assert_eq!(seen.messages[0].recipients.len(), 100);
+}
+
+#[test]
+fn the_size_limit_holds_at_mail_and_at_the_dot() {
+    assert_eq!(codes(&talk("EHLO c\nMAIL FROM:<> SIZE=1001\n"))[1], "552 5.3.4");
+    assert_eq!(codes(&talk("EHLO c\nMAIL FROM:<> SIZE=1000\n"))[1], "250 2.1.0");
+    let seen = talk(&format!("{TRANSACTION}{}\n.\nNOOP\n", "x".repeat(1001)));
+    assert_eq!(codes(&seen)[3..], ["354", "552 5.3.4", "250 2.0.0"]);
+    assert_eq!(seen.messages, []);
+    let endless = talk(&format!("{TRANSACTION}{}", "x".repeat(9000)));
+    assert_eq!((codes(&endless).pop().unwrap(), endless.end), ("552 5.3.4".to_owned(), Some(Next::HangUp)));
+}
+
+#[test]
+fn utf8_addresses_need_smtputf8() {
+    let plain = talk("EHLO c\nMAIL FROM:<ä@x.example>\nMAIL FROM:<>\nRCPT TO:<grüße@example.org>\n");
+    assert_eq!(codes(&plain)[1..], ["553 5.6.7", "250 2.1.0", "553 5.6.7"]);
+    let announced = talk("EHLO c\nMAIL FROM:<ä@x.example> SMTPUTF8\nRCPT TO:<grüße@example.org>\n");
+    assert_eq!(codes(&announced)[1..], ["250 2.1.0", "250 2.1.5"]);
+}
+
+#[test]
+fn what_did_not_end_with_crlf_is_one_error() {
+    for line in ["NOOP\nNOOP\r\n", "NOOP\rNOOP\r\n", "NO\0OP\r\n", "NOOP\r\r\n"] {
+        let seen = run(&policy(), &[line.as_bytes(), b"NOOP\r\n"]);
+        assert_eq!(codes(&seen), ["500 5.5.2", "250 2.0.0"], "{line:?}");
+    }
+    let long = run(&policy(), &[&[b'x'; 4000], b"\r\nNOOP\r\n"]);
+    assert_eq!(codes(&long), ["500 5.5.2", "250 2.0.0"]);
+    let endless = run(&policy(), &[&vec![b'x'; 1024 * 1024 + 1]]);
+    assert_eq!((codes(&endless), endless.end), (vec!["421 4.7.0".to_owned()], Some(Next::HangUp)));
+}
+
+#[test]
+fn a_line_behind_a_bare_lf_can_be_given_up_on() {
+    let policy = policy();
+    let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+    assert_eq!(session.receive(b"NOOP\n", &mut out), (5, Next::Read));
+    assert!(session.waits_behind_bare_lf() && out.is_empty());
+    assert_eq!(session.end_stalled_line(&mut out), Next::Read);
+    assert!(!session.waits_behind_bare_lf());
+    session.receive(b"NOOP\r\n", &mut out);
+    assert_eq!(out, b"500 5.5.2 Only CRLF ends a line\r\n250 2.0.0 Ok\r\n");
+}
+
+#[test]
+fn every_dot_sequence_has_exactly_one_reply() {
+    for variant in SMUGGLING {
+        let start = TRANSACTION.replace('\n', "\r\n");
+        let evil = b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\nevil\r\n.\r\n";
+        let seen = run(&policy(), &[start.as_bytes(), b"text", variant, evil]);
+        assert_eq!(codes(&seen)[3..], ["354", "250 2.0.0"], "{}", variant.escape_ascii());
+        assert_eq!(seen.messages.len(), 1, "{}", variant.escape_ascii());
+    }
+}
+
+#[test]
+fn other_protocols_end_the_session() {
+    for line in
+        ["POST / HTTP/1.1\nHost: mx\n\nEHLO c\n", "PROXY TCP4 192.0.2.1 192.0.2.2 1 25\nEHLO c\n", "\x16\x03\x01"]
+    {
+        let seen = talk(line);
+        assert_eq!((codes(&seen), seen.end), (vec!["554 5.5.1".to_owned()], Some(Next::HangUp)), "{line:?}");
+    }
+}
+
+#[test]
+fn who_only_costs_time_is_shown_the_door() {
+    for (line, served) in [("BOGUS\n", 20), ("RSET\n", 100), ("NOOP\n", 100), ("EHLO c\n", 100)] {
+        let seen = talk(&line.repeat(2000));
+        let codes = codes(&seen);
+        assert_eq!((codes.len(), &*codes[served]), (served + 1, "421 4.7.0"), "{line}");
+        assert_eq!(seen.end, Some(Next::HangUp));
+    }
+    let guesses = talk(&format!("EHLO c\nMAIL FROM:<>\n{}", "RCPT TO:<x@example.org>\n".repeat(100)));
+    assert_eq!(codes(&guesses).last().unwrap(), "421 4.7.0");
+    let message = "MAIL FROM:<>\nRCPT TO:<alice@example.org>\nDATA\n.\nRSET\n";
+    let busy = talk(&format!("EHLO c\n{}", message.repeat(500)));
+    assert_eq!((busy.messages.len(), busy.end), (500, None), "a message makes up for what came before");
+}
+
+#[test]
+fn failures_to_commit_are_for_later_and_close_only_at_shutdown() {
+    let policy = policy();
+    for (outcome, code, next) in [
+        (Outcome::NoSpace, "452 4.3.1", Next::Read),
+        (Outcome::Failed, "451 4.3.0", Next::Read),
+        (Outcome::ShuttingDown, "421 4.3.2", Next::HangUp),
+    ] {
+        let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+        let wire = format!("{TRANSACTION}hi\n.\n").replace('\n', "\r\n");
+        let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
+        assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
+        out.clear();
+        assert_eq!(session.delivered(outcome, &mut out), next);
+        assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
+    }
+}
+
+#[test]
+fn a_message_without_memory_is_refused_at_its_dot() {
+    let policy = policy();
+    let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+    let wire = format!("{TRANSACTION}begin\n").replace('\n', "\r\n");
+    session.receive(wire.as_bytes(), &mut out);
+    assert!(session.in_data() && session.data_memory() > 0);
+    session.give_up_data();
+    assert_eq!(session.data_memory(), 0);
+    out.clear();
+    assert_eq!(session.receive(b"end\r\n.\r\n", &mut out).1, Next::Read);
+    assert_eq!(out, b"452 4.3.1 Insufficient system storage\r\n");
+}
+
+proptest! {
+    /// However the network cuts a dialogue, the replies and the messages are the same.
+    #[test]
+    fn any_cut_of_a_dialogue_gives_the_same(
+        lines in prop::collection::vec(prop_oneof![
+            Just(TRANSACTION), Just("DATA\n"), Just(".\n"), Just("..\n"), Just("text\n"), Just("NOOP\n"), Just("\r"),
+            Just("MAIL FROM:<a@b>\n"), Just("RCPT TO:<alice@example.org>\n"), Just("RCPT TO:<b@c>\n"), Just("QUIT\n"),
+        ], 0..20),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let wire = lines.concat().replace('\n', "\r\n").into_bytes();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
+        cuts.extend([0, wire.len()]);
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect();
+        let policy = policy();
+        prop_assert_eq!(run(&policy, &pieces), run(&policy, &[&wire]));
+        let octets: Vec<&[u8]> = wire.chunks(1).collect();
+        prop_assert_eq!(run(&policy, &octets), run(&policy, &[&wire]));
+    }
+
+    #[test]
+    fn no_bytes_panic(
+        wire in prop::collection::vec(any::<u8>(), 0..200),
+        prefix in prop_oneof![Just(""), Just(TRANSACTION), Just("EHLO c\nMAIL FROM:<")],
+    ) {
+        let prefix = prefix.replace('\n', "\r\n");
+        let seen = run(&policy(), &[prefix.as_bytes(), &wire]);
+        prop_assert!(seen.replies.is_empty() || seen.replies.ends_with("\r\n"));
+    }
+}
