@@ -161,7 +161,7 @@ mod tests {
             subtype in prop::sample::select(vec!["plain", "html"]),
             cut in any::<prop::sample::Index>(),
         ) {
-            let part = TextPart { encoding, subtype, ..PLAIN };
+            let part = TextPart { subtype, encoding, ..PLAIN };
             let content = if subtype == "html" { format!("<p>{}</p>", words.replace('\n', "<br>")) } else { words };
             let raw = encode(encoding, content.as_bytes());
             let whole = preview(&part, &raw).unwrap_or_default();
