@@ -22,6 +22,9 @@ const VOID: [&str; 14] =
 /// Elements whose content is not markup and not shown.
 const DROPPED: [&str; 7] = ["script", "style", "title", "template", "textarea", "xmp", "noframes"];
 
+/// Longest name of a character reference that is taken for one when it is cut; what is longer is a word.
+const ENTITY_BYTES_MAX: usize = 10;
+
 /// Readable text of `html`, from the first `text_max` octets of it that are not markup.
 pub(super) fn to_text(html: &str, purpose: Purpose, text_max: usize) -> String {
     let (cleaned, hid_something) = Cleaner::new(html, purpose, text_max).clean();
@@ -105,8 +108,19 @@ impl<'a> Cleaner<'a> {
                 self.markup();
             }
         }
+        self.drop_cut_entity();
         self.end_link();
         (self.out, self.hid_something)
+    }
+
+    /// Drops half a character reference, like `&uum`, at the end of HTML that was cut there.
+    fn drop_cut_entity(&mut self) {
+        let before = self.out.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '#');
+        if before.len().saturating_add(ENTITY_BYTES_MAX) > self.out.len()
+            && let Some(text) = before.strip_suffix('&')
+        {
+            self.out.truncate(text.len());
+        }
     }
 
     fn split(&mut self, len: usize) -> &'a str {
@@ -301,6 +315,7 @@ mod tests {
             ("<a href=\"https://x/?a>b\">link</a> end", "link (https://x/?a>b) end"),
             ("<p>it's</p><p title='>'>x", "it's\n\nx"),
             ("cut <span sty", "cut"),
+            ("cut &uum", "cut"),
             ("cut <", "cut"),
             ("cut <!-- x", "cut"),
             ("cut <style>p", "cut"),
