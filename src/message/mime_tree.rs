@@ -233,6 +233,8 @@ mod tests {
         let inner = "Content-Type: multipart/alternative; boundary=ab\r\n\r\n--ab\r\n\r\none\r\n";
         let raw = format!("{OUTER}--a\r\n{inner}--a\r\nContent-Type: image/png\r\n\r\ntwo\r\n--a--");
         assert_eq!(leaves(&raw), pairs(&[("text/plain", "one"), ("image/png", "two")]));
+        let parents: Vec<_> = split(raw.as_bytes()).parts.iter().map(|part| part.parent).collect();
+        assert_eq!(parents, [None, Some(0), Some(1), Some(0)]);
     }
 
     #[test]
