@@ -1,2 +1,16 @@
 //! The `postrider` program: see `postrider --help`.
-fn main() {}
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::main() {
+        Ok(code) => code,
+        Err(err) => {
+            let code = err.exit_code();
+            eprintln!("postrider: {:#}", anyhow::Error::from(err));
+            code
+        }
+    }
+}
