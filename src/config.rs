@@ -20,7 +20,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthConfig;
+use crate::event_log::EventLogConfig;
+use crate::http::HttpConfig;
+use crate::hub::HubConfig;
 use crate::registry::{Account, ImapEndpoint, ImapSecurity};
+use crate::source::imap::ImapConfig;
+use crate::source::smtp::SmtpConfig;
+use crate::transport::StreamConfig;
 
 pub use log::{LogConfig, LogFormat};
 pub use places::{Place, Places, Problem, Problems};
@@ -33,8 +39,20 @@ pub struct Config {
     /// The folder for the event log, the token key and all else that must last. Default: `postrider` in the
     /// platform's state folder; see [`Config::data_dir`].
     pub data_dir: Option<PathBuf>,
+    /// The HTTP listener.
+    pub http: HttpConfig,
+    /// The SMTP receiver.
+    pub smtp: SmtpConfig,
+    /// How mailboxes are watched.
+    pub imap: ImapConfig,
     /// Tokens and where they may come from.
     pub auth: AuthConfig,
+    /// Subscribers.
+    pub hub: HubConfig,
+    /// Streams and polls.
+    pub stream: StreamConfig,
+    /// How long events are kept.
+    pub event_log: EventLogConfig,
     /// Diagnostics.
     pub log: LogConfig,
     /// Stopping.

@@ -1,13 +1,11 @@
-//! `[http]`: the listener, and which pages of other origins may use it.
+//! `[http]`: the listener and its limits.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::SiteOrigin;
-
-/// `[http]`: the listener, and which pages of other origins may use it.
+/// `[http]`: the listener and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
@@ -16,8 +14,6 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// The address under which people reach the page, for the sign-in link. Default: made from `listen`.
     pub public_url: Option<String>,
-    /// Origins (`https://mail.example.org`) whose pages may subscribe and publish with the cookie. Default: none.
-    pub allowed_origins: Vec<SiteOrigin>,
     /// Connections at the same time; more wait unaccepted. Default: 20,000.
     pub connections_max: usize,
     /// Longest time for a request's head to arrive. Default: `"10s"`.
@@ -39,7 +35,6 @@ impl Default for HttpConfig {
         Self {
             listen: Self::LISTEN,
             public_url: None,
-            allowed_origins: Vec::new(),
             connections_max: 20_000,
             header_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_mins(5),

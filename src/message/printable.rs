@@ -1,0 +1,115 @@
+//! Makes decoded text safe and short enough to show: no control characters, bounded, cut between characters.
+//!
+//! Runs after every decoder, since each of them can bring control characters back (`=00`, `&#7;`, windows-1252's
+//! holes). JSON, terminals and notification popups downstream rely on it.
+
+use std::borrow::Cow;
+
+/// Drops C0 and C1 control characters; those that separate become spaces.
+pub(super) fn line(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .filter_map(|c| match c {
+            '\t' | '\n' | '\r' | '\u{85}' => Some(' '),
+            c if c.is_control() || c == '\u{feff}' => None,
+            c => Some(c),
+        })
+        .collect();
+    text.trim().to_owned()
+}
+
+/// Drops C0 and C1 control characters but tabs and line ends; every line end becomes LF.
+pub(super) fn lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' | '\n' => out.push('\n'),
+            '\t' => out.push('\t'),
+            c if c.is_control() || c == '\u{feff}' => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The first `chars_max` characters.
+pub(super) fn cut_chars(mut text: String, chars_max: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(end);
+    }
+    text
+}
+
+/// At most `bytes_max` octets, cut between characters.
+pub(super) fn cut_bytes(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
+}
+
+/// One line for a preview: white space collapsed, padding that senders hide there dropped, at most `chars_max`
+/// characters.
+pub(super) fn collapse<'a>(pieces: impl Iterator<Item = &'a str>, chars_max: usize) -> String {
+    let mut out = String::new();
+    let mut len = 0_usize;
+    let mut gap = false;
+    let mut joiner = None;
+    for c in pieces.flat_map(|piece| piece.chars().chain([' '])) {
+        match c {
+            c if c.is_whitespace() => (gap, joiner) = (true, None),
+            // They hold emoji and Persian words together; next to white space they are only padding.
+            '\u{200c}' | '\u{200d}' => joiner = Some(c),
+            c if is_invisible(c) => {}
+            c => {
+                let before = if gap { Some(' ') } else { joiner };
+                for c in before.filter(|_| !out.is_empty()).into_iter().chain([c]) {
+                    out.push(c);
+                    len = len.saturating_add(1);
+                }
+                (gap, joiner) = (false, None);
+            }
+        }
+        if len >= chars_max {
+            break;
+        }
+    }
+    cut_chars(out, chars_max).trim_end().to_owned()
+}
+
+/// Control characters, and those that newsletters pad their hidden preheader with.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2060}' | '\u{feff}'
+        )
+}
+
+/// A string or nothing: an empty field says nothing.
+pub(super) fn non_empty(text: impl Into<Cow<'static, str>>) -> Option<String> {
+    Some(text.into().into_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_go() {
+        assert_eq!(line("\u{7}a\u{0}b\u{9c}\r\nc "), "ab  c");
+        assert_eq!(lines("a\r\nb\rc\u{1b}[0m\td"), "a\nb\nc[0m\td");
+    }
+
+    #[test]
+    fn preheader_padding_goes_but_joined_emoji_stay() {
+        let padded = "Sale!\u{a0}\u{200c}\u{a0}\u{200c}\u{34f} now 👩\u{200d}🚀";
+        assert_eq!(collapse([padded].into_iter(), 200), "Sale! now 👩\u{200d}🚀");
+    }
+
+    #[test]
+    fn cuts_fall_between_characters() {
+        assert_eq!(cut_bytes("aü", 2), "a");
+        assert_eq!(cut_chars("üüü".into(), 2), "üü");
+        assert_eq!(collapse(["ab  cd"].into_iter(), 3), "ab");
+    }
+}
