@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod dovecot;
 pub mod server;
 pub mod stream;
+pub mod watching;
 
 use std::future::Future;
 use std::time::Duration;
