@@ -163,9 +163,7 @@ async fn deliver_mail(dovecot: Dovecot, finished: watch::Receiver<bool>, acknowl
     while !*finished.borrow() {
         number += 1;
         let subject = format!("imap-{number}");
-        dovecot
-            .deliver("alice", &format!("From: a@example.org\r\nSubject: {subject}\r\n\r\ntext\r\n"))
-            .await;
+        dovecot.deliver("alice", &format!("From: a@example.org\r\nSubject: {subject}\r\n\r\ntext\r\n")).await;
         // The first deliveries may come before the first sight of the mailbox, which announces nothing.
         if number > 1 {
             acknowledged.lock().expect("no panic").insert(subject);

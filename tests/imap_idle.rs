@@ -1,5 +1,7 @@
 //! New mail in watched IMAP mailboxes becomes events, once each, against a real Dovecot.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use postrider::event::{Content, EventKind};
