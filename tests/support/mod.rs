@@ -1,9 +1,19 @@
 //! What the tests share: real servers and clients, each started by the test that needs it and ended with it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy takes only functions marked as tests for tests"
+)]
 
+pub mod dovecot;
+pub mod scripted_imap;
 pub mod server;
 pub mod stream;
+pub mod watching;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,0 +1,329 @@
+//! A private Dovecot 2.3 for one test: own folder, own ports, own certificate, gone when it is dropped. Nothing of the
+//! system's Dovecot is touched, and it runs as root as well as as anybody.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use postrider::registry::{Account, ImapEndpoint, ImapSecurity};
+use secrecy::SecretString;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::{PATIENCE, within};
+
+/// The password of every user.
+pub const PASSWORD: &str = "secret";
+
+/// A running Dovecot.
+pub struct Dovecot {
+    folder: TempDir,
+    server: Mutex<Option<Child>>,
+    pub imap_port: u16,
+    pub imaps_port: u16,
+    pub lmtp_port: u16,
+}
+
+impl Dovecot {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        // A port that was free a moment ago may be taken by another test.
+        for _ in 0..5 {
+            let dovecot = Self::prepare();
+            dovecot.run();
+            if dovecot.answers() {
+                return dovecot;
+            }
+            eprintln!("dovecot did not start, trying other ports:\n{}", dovecot.log());
+        }
+        panic!("dovecot did not start");
+    }
+
+    fn prepare() -> Self {
+        let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
+        // The processes of Dovecot that are not root must get in.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let dovecot =
+            Self { folder, server: Mutex::new(None), imap_port: ports[0], imaps_port: ports[1], lmtp_port: ports[2] };
+        dovecot.write_files();
+        dovecot
+    }
+
+    fn write_files(&self) {
+        let root = self.folder.path();
+        let (certificate, key, authority) = certificates();
+        fs::write(root.join("cert.pem"), certificate).unwrap();
+        fs::write(root.join("key.pem"), key).unwrap();
+        fs::write(root.join("ca.pem"), authority).unwrap();
+        fs::create_dir(root.join("mail")).unwrap();
+        let owner = Owner::find();
+        std::os::unix::fs::chown(root.join("mail"), Some(owner.uid), Some(owner.gid)).unwrap();
+        fs::write(root.join("dovecot.conf"), self.config(&owner)).unwrap();
+    }
+
+    fn config(&self, owner: &Owner) -> String {
+        let root = self.folder.path().display();
+        let (imap, imaps, lmtp) = (self.imap_port, self.imaps_port, self.lmtp_port);
+        let Owner { uid, gid, .. } = owner;
+        let mut config = format!(
+            r#"
+base_dir = {root}/run
+state_dir = {root}/state
+log_path = {root}/dovecot.log
+instance_name = {root}
+listen = 127.0.0.1
+protocols = imap lmtp
+disable_plaintext_auth = no
+ssl = yes
+ssl_cert = <{root}/cert.pem
+ssl_key = <{root}/key.pem
+mail_location = maildir:~/Maildir
+first_valid_uid = 1
+mail_max_userip_connections = 100
+auth_mechanisms = plain login
+auth_failure_delay = 0
+auth_username_chars =
+mail_fsync = never
+passdb {{
+  driver = static
+  args = password={PASSWORD}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={root}/mail/%u
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    port = {lmtp}
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+"#
+        );
+        if let Some((user, group)) = &owner.names {
+            // Only root may change to Dovecot's own users.
+            for (key, value) in
+                [("default_login_user", user), ("default_internal_user", user), ("default_internal_group", group)]
+            {
+                writeln!(config, "{key} = {value}").unwrap();
+            }
+        }
+        config
+    }
+
+    fn run(&self) {
+        let child = Command::new(program("dovecot"))
+            .args(["-F", "-c"])
+            .arg(self.config_file())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.folder.path().join("stderr")).unwrap())
+            .spawn()
+            .expect("dovecot runs");
+        *self.server.lock().unwrap() = Some(child);
+    }
+
+    fn answers(&self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let ports = [self.imap_port, self.imaps_port, self.lmtp_port];
+            if ports.iter().all(|&port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()) {
+                return true;
+            }
+            let ended = self.server.lock().unwrap().as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+            if ended {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    /// Stops the server; its mail stays.
+    pub fn stop(&self) {
+        let Some(mut child) = self.server.lock().unwrap().take() else { return };
+        // The whole group: the master leaves its IMAP processes to notice by themselves, which takes them 10 s.
+        let told = Command::new("kill").args(["-TERM", "--", &format!("-{}", child.id())]).status();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while told.is_ok() && Instant::now() < deadline {
+            if let Ok(Some(_)) = child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(child.kill());
+        drop(child.wait());
+    }
+
+    /// Starts it again after [`Self::stop`], on the same ports.
+    pub fn start_again(&self) {
+        self.run();
+        assert!(self.answers(), "dovecot did not start again:\n{}", self.log());
+    }
+
+    /// What it has logged, for a test's message.
+    pub fn log(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        read("dovecot.log") + &read("stderr")
+    }
+
+    /// The authority that its certificate comes from.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder.path().join("dovecot.conf")
+    }
+
+    /// An account for a user of this server, over loopback without protection.
+    pub fn account(&self, user: &str, mailboxes: &[&str]) -> Account {
+        let imap = ImapEndpoint {
+            host: "127.0.0.1".into(),
+            port: Some(self.imap_port),
+            security: ImapSecurity::None,
+            allow_plaintext: false,
+            username: user.into(),
+            password_file: None,
+            password_command: None,
+            password_env: None,
+            password_typed: Some(SecretString::from(PASSWORD)),
+            mailboxes: mailboxes.iter().map(|&mailbox| mailbox.into()).collect(),
+            ca_file: None,
+        };
+        Account { name: user.parse().unwrap(), content: Default::default(), addresses: Vec::new(), imap: Some(imap) }
+    }
+
+    /// Runs `doveadm` and returns what it prints.
+    pub async fn doveadm(&self, arguments: &[&str]) -> String {
+        self.doveadm_with(arguments, b"").await
+    }
+
+    async fn doveadm_with(&self, arguments: &[&str], input: &[u8]) -> String {
+        let mut child = tokio::process::Command::new(program("doveadm"))
+            .arg("-c")
+            .arg(self.config_file())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("doveadm runs");
+        child.stdin.take().unwrap().write_all(input).await.unwrap();
+        let output = within("doveadm", child.wait_with_output()).await.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "doveadm {arguments:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Puts a message into a mailbox.
+    pub async fn save(&self, user: &str, mailbox: &str, message: &str) {
+        self.doveadm_with(&["save", "-u", user, "-m", mailbox], message.as_bytes()).await;
+    }
+
+    /// Delivers a message into a user's INBOX by LMTP (RFC 2033), as a mail server would. It is there on return.
+    pub async fn deliver(&self, user: &str, message: &str) {
+        within("the delivery by LMTP", self.lmtp(user, message)).await.expect("LMTP");
+    }
+
+    async fn lmtp(&self, user: &str, message: &str) -> std::io::Result<()> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.lmtp_port)).await?);
+        let data = message.replace("\r\n", "\n").replace("\n.", "\n..").replace('\n', "\r\n");
+        let commands = [
+            String::new(),
+            "LHLO test\r\n".to_owned(),
+            "MAIL FROM:<sender@example.org>\r\n".to_owned(),
+            format!("RCPT TO:<{user}>\r\n"),
+            "DATA\r\n".to_owned(),
+            format!("{data}\r\n.\r\n"),
+        ];
+        for command in commands {
+            stream.write_all(command.as_bytes()).await?;
+            let mut line = String::new();
+            while line.as_bytes().get(3).is_none_or(|&byte| byte == b'-') {
+                line.clear();
+                assert!(stream.read_line(&mut line).await? > 0, "LMTP ended after {command:?}");
+            }
+            assert!(line.starts_with(['2', '3']), "LMTP: {command:?} was answered by {line:?}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Dovecot {
+    fn drop(&mut self) {
+        self.stop();
+        if std::thread::panicking() {
+            eprintln!("--- dovecot's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// Whose the mail is.
+struct Owner {
+    uid: u32,
+    gid: u32,
+    /// User and group, unless root.
+    names: Option<(String, String)>,
+}
+
+impl Owner {
+    fn find() -> Self {
+        let own = fs::metadata("/proc/self").expect("/proc");
+        if own.uid() == 0 {
+            // Dovecot never opens mail as root: nobody does it instead.
+            return Self { uid: 65534, gid: 65534, names: None };
+        }
+        let name = |flag| {
+            let output = Command::new("id").arg(flag).output().expect("id runs");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        Self { uid: own.uid(), gid: own.gid(), names: Some((name("-un"), name("-gn"))) }
+    }
+}
+
+fn program(name: &str) -> PathBuf {
+    let folders = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
+    folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists()).unwrap_or_else(|| {
+        panic!(
+            "{name} is not installed: these tests need Dovecot 2.3 (Debian: apt-get install dovecot-imapd dovecot-lmtpd)"
+        )
+    })
+}
+
+/// A server certificate for loopback, its key, and the authority that signed it; all PEM.
+fn certificates() -> (String, String, String) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "postrider test authority");
+    let authority_certificate = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    (certificate.pem(), key.serialize_pem(), authority_certificate.pem())
+}
