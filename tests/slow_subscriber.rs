@@ -1,5 +1,13 @@
 //! A subscriber that reads nothing costs only itself: memory stays bounded, and it gets all of it when it reads.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's own functions"
+)]
+
 mod support;
 
 use std::time::Duration;

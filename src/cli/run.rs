@@ -168,7 +168,7 @@ fn accounts(config: &Config) -> String {
             Some(imap) => format!("{} at {} ({})", imap.mailboxes.join(", "), imap.host, imap.security),
             None => "mail by SMTP".to_owned(),
         };
-        text.push_str(&format!("  account   {name}: {way}\n"));
+        text.extend(["  account   ", name.as_str(), ": ", &way, "\n"]);
     }
     if config.account.is_empty() {
         text.push_str("  accounts  none; mail to anyone@localhost is taken by SMTP from this machine\n");
