@@ -24,6 +24,7 @@ use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
 use crate::registry::{Account, ImapEndpoint, ImapSecurity};
+use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
 
 pub use log::{LogConfig, LogFormat};
@@ -39,6 +40,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The HTTP listener.
     pub http: HttpConfig,
+    /// The SMTP receiver.
+    pub smtp: SmtpConfig,
     /// Tokens and where they may come from.
     pub auth: AuthConfig,
     /// Subscribers.

@@ -8,7 +8,9 @@ async fn main() {
     let data_dir: std::path::PathBuf = args.next().unwrap().into();
     let mut config = Config::default();
     config.http.listen = args.next().unwrap().parse().unwrap();
+    config.smtp.listen = args.next().unwrap().parse().unwrap();
     let server = Server::open(config, &data_dir).await.unwrap();
+    println!("{:?}", server.smtp_address());
     println!("{}", server.sign_in_link());
     let stop = tokio_util::sync::CancellationToken::new();
     let s2 = stop.clone();

@@ -20,6 +20,7 @@ use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
 use crate::hub::Hub;
 use crate::registry::Registry;
+use crate::source::smtp::{self, Routing, RoutingError};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -33,6 +34,9 @@ pub enum StartError {
     /// The signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Who lists which address.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
     /// A listener.
     #[error(
         "cannot listen on {address} for {protocol}; is another program using it? Give another with --{flag} ADDR:PORT"
@@ -55,6 +59,7 @@ pub enum StartError {
 pub struct Server {
     config: Config,
     http: TcpListener,
+    smtp: Option<(TcpListener, Routing)>,
     event_log: EventLog,
     registry: Registry,
     hub: Hub,
@@ -70,15 +75,26 @@ impl Server {
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
+        let smtp = if config.smtp.enabled {
+            let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
+            Some((listen(config.smtp.listen, "SMTP", "smtp").await?, routing))
+        } else {
+            None
+        };
         let registry = Registry::new(&config.account);
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
-        Ok(Self { config, http, event_log, registry, hub, gate })
+        Ok(Self { config, http, smtp, event_log, registry, hub, gate })
     }
 
     /// Where HTTP is served; the port was chosen by the system if 0 was asked for.
     pub fn http_address(&self) -> SocketAddr {
         self.http.local_addr().unwrap_or(self.config.http.listen)
+    }
+
+    /// Where SMTP is received, unless it is switched off.
+    pub fn smtp_address(&self) -> Option<SocketAddr> {
+        self.smtp.as_ref().map(|(listener, _)| listener.local_addr().unwrap_or(self.config.smtp.listen))
     }
 
     /// The address of the page, with a token that is good for an hour behind `#`.
@@ -96,29 +112,36 @@ impl Server {
     }
 
     /// Runs until `stop` is cancelled, then ends everything within the grace period.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let grace = self.config.shutdown.grace;
-        let streams = CancellationToken::new();
-        let upgraded = TaskTracker::new();
+        let (streams, upgraded) = (CancellationToken::new(), TaskTracker::new());
         let router = self.router(&streams, &upgraded);
-        let mut parts = JoinSet::new();
-        let (hub, tail, hub_stop) = (self.hub.clone(), self.event_log.tail(), CancellationToken::new());
-        {
-            let hub_stop = hub_stop.clone();
-            parts.spawn(async move { hub.run(tail, hub_stop).await });
-        }
-        let serving = {
-            let (streams, http) = (streams.clone(), self.config.http.clone());
-            async move { http::serve(self.http, router, &http, &upgraded, grace, streams).await }
-        };
+        let mut hub = JoinSet::new();
+        let (dispatcher, tail, hub_stop) = (self.hub.clone(), self.event_log.tail(), CancellationToken::new());
+        let dispatch = hub_stop.clone();
+        hub.spawn(async move { dispatcher.run(tail, dispatch).await });
+        let mut sources = self.sources(&stop);
+        let serving = http::serve(self.http, router, &self.config.http, &upgraded, grace, streams.clone());
         let stopping = async {
             stop.cancelled().await;
+            while sources.join_next().await.is_some() {}
             streams.cancel();
         };
         tokio::join!(serving, stopping);
         self.event_log.close().await;
         hub_stop.cancel();
-        while parts.join_next().await.is_some() {}
+        while hub.join_next().await.is_some() {}
+    }
+
+    /// Starts what brings events; ends when `stop` is cancelled.
+    fn sources(&mut self, stop: &CancellationToken) -> JoinSet<()> {
+        let mut sources = JoinSet::new();
+        let grace = self.config.shutdown.grace;
+        if let Some((listener, routing)) = self.smtp.take() {
+            let receiver = smtp::Receiver::new(self.config.smtp.clone(), routing, self.event_log.clone());
+            sources.spawn(smtp::serve(listener, receiver, grace, stop.clone()));
+        }
+        sources
     }
 
     fn router(&self, streams: &CancellationToken, upgraded: &TaskTracker) -> axum::Router {

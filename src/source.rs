@@ -1,3 +1,4 @@
 //! Where events come from. Sources append to the event log and know nothing of hub and transports.
 
+pub mod imap;
 pub mod smtp;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::{Config, Places, Problem};
 use crate::registry::{Account, ImapEndpoint, ImapSecurity};
+use crate::source::smtp::Routing;
 
 /// Everything that is wrong, in no order.
 pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
@@ -13,6 +14,9 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
         problems.extend(checked.err().map(|message| Problem { place: places.of(name).cloned(), message }));
     };
     // Each module's own check, one line for each section that has one.
+    section("smtp", config.smtp.check().map_err(|err| err.to_string()));
+    let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref());
+    section("smtp.local_domains", routing.map(drop).map_err(|err| err.to_string()));
     section("log.filter", config.log.env_filter().map(drop).map_err(|err| err.to_string()));
 
     duplicate_names(config, places, &mut problems);

@@ -59,13 +59,12 @@ impl Receiver {
 /// Receives mail on `listener` until `stop` is cancelled, and returns when the last session is over.
 ///
 /// At `stop` no connection is accepted any more, and sessions without a message on its way end with 421 4.3.2. Messages
-/// that are on their way may complete within the configured grace; the event log has to be open until this
+/// that are on their way may complete within `grace`; the event log has to be open until this
 /// returns, which is at most the grace and five seconds later.
 ///
 /// # Cancel safety
 /// Dropping the future cuts all sessions off where they are; what was answered with 250 is committed.
-pub async fn serve(listener: TcpListener, receiver: Receiver, stop: CancellationToken) {
-    let grace = receiver.config.shutdown_grace;
+pub async fn serve(listener: TcpListener, receiver: Receiver, grace: Duration, stop: CancellationToken) {
     let shutdown = Shutdown { stop, now: CancellationToken::new() };
     let receiver = Arc::new(receiver);
     let addresses = Addresses::new(receiver.config.sessions_per_address_max.get());
