@@ -22,7 +22,8 @@ async fn publish_all(server: &Server) {
         let (client, url, token) = (server.client.clone(), format!("{}/events", server.http), server.token.clone());
         publishers.spawn(async move {
             for n in 0..EVENTS / PUBLISHERS {
-                let body = json!({ "topics": ["t/slow"], "data": { "publisher": publisher, "n": n, "pad": "x".repeat(900) } });
+                let body =
+                    json!({ "topics": ["t/slow"], "data": { "publisher": publisher, "n": n, "pad": "x".repeat(900) } });
                 let response = client.post(&url).bearer_auth(&token).json(&body).send().await.expect("an answer");
                 assert_eq!(response.status(), 200);
             }
@@ -120,10 +121,10 @@ async fn a_socket_that_takes_nothing_for_the_stall_time_is_closed() {
     };
     assert_eq!(subscribers().await, Some(1));
     publish_all(&server).await;
-    support::eventually("the stalled subscriber to be closed", || async {
-        (subscribers().await? == 0).then_some(())
-    })
-    .await;
+    support::eventually("the stalled subscriber to be closed", || async { (subscribers().await? == 0).then_some(()) })
+        .await;
     drop(stalled);
-    tokio::time::timeout(Duration::from_secs(5), server.publish("t/slow", &json!("others go on"))).await.expect("an answer");
+    tokio::time::timeout(Duration::from_secs(5), server.publish("t/slow", &json!("others go on")))
+        .await
+        .expect("an answer");
 }

@@ -121,15 +121,15 @@ impl WebSocket {
         let url = format!("{}{path}", server.http.replacen("http", "ws", 1));
         let mut request = url.into_client_request()?;
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
-        let (socket, response) =
-            within("the WebSocket to open", tokio_tungstenite::connect_async(request)).await?;
+        let (socket, response) = within("the WebSocket to open", tokio_tungstenite::connect_async(request)).await?;
         Ok(Self { headers: response.headers().clone(), socket })
     }
 
     /// The next JSON message, control records too.
     pub async fn message(&mut self) -> Value {
         loop {
-            let message = within("a WebSocket message", self.socket.next()).await.expect("it is open").expect("a message");
+            let message =
+                within("a WebSocket message", self.socket.next()).await.expect("it is open").expect("a message");
             if let Message::Text(text) = message {
                 return serde_json::from_str(&text).expect("JSON");
             }
