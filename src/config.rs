@@ -24,6 +24,7 @@ use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
 use crate::registry::{Account, ImapEndpoint, ImapSecurity};
+use crate::source::imap::ImapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The SMTP receiver.
     pub smtp: SmtpConfig,
+    /// How mailboxes are watched.
+    pub imap: ImapConfig,
     /// Tokens and where they may come from.
     pub auth: AuthConfig,
     /// Subscribers.

@@ -157,13 +157,12 @@ fn first_word(value: &[u8]) -> String {
 fn priority<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Priority {
     ["IMPORTANCE", "X-PRIORITY", "PRIORITY", "X-MSMAIL-PRIORITY"]
         .into_iter()
-        .filter_map(|name| match first_word(field(name)?).as_str() {
+        .find_map(|name| match first_word(field(name)?).as_str() {
             "high" | "urgent" | "highest" | "1" | "2" => Some(Priority::High),
             "low" | "non-urgent" | "lowest" | "4" | "5" => Some(Priority::Low),
             "normal" | "3" => Some(Priority::Normal),
             _ => None,
         })
-        .next()
         .unwrap_or_default()
 }
 

@@ -20,6 +20,7 @@ use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
 use crate::hub::Hub;
 use crate::registry::Registry;
+use crate::source::imap;
 use crate::source::smtp::{self, Routing, RoutingError};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -140,6 +141,11 @@ impl Server {
         if let Some((listener, routing)) = self.smtp.take() {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), routing, self.event_log.clone());
             sources.spawn(smtp::serve(listener, receiver, grace, stop.clone()));
+        }
+        let watched: Vec<_> = self.config.account.iter().filter(|account| account.imap.is_some()).cloned().collect();
+        if !watched.is_empty() {
+            let (config, log, registry) = (self.config.imap.clone(), self.event_log.clone(), self.registry.clone());
+            sources.spawn(imap::watch(watched, config, log, registry, stop.clone()));
         }
         sources
     }

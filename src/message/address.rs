@@ -55,7 +55,8 @@ enum Token<'a> {
 
 struct Lexer<'a> {
     rest: &'a [u8],
-    /// No quote, or comment, is closed any more: they are looked for once, not once per opening character.
+    /// False once a quote, or comment, was found to be unclosed: the rest is searched once, not once per opening
+    /// character.
     quotes: bool,
     comments: bool,
 }
@@ -78,20 +79,20 @@ impl<'a> Lexer<'a> {
             b',' => Token::Comma,
             b';' => Token::Semicolon,
             b':' => Token::Colon,
-            b'"' => match self.quotes.then(|| quote_end(self.rest)).flatten() {
-                Some(close) => return Some(Token::Quoted(self.enclosed(close))),
-                None => {
-                    self.quotes = false;
-                    Token::Space
+            b'"' => {
+                if let Some(close) = self.quotes.then(|| quote_end(self.rest)).flatten() {
+                    return Some(Token::Quoted(self.enclosed(close)));
                 }
-            },
-            b'(' => match self.comments.then(|| comment_end(self.rest)).flatten() {
-                Some(close) => return Some(Token::Comment(self.enclosed(close))),
-                None => {
-                    self.comments = false;
-                    Token::Space
+                self.quotes = false;
+                Token::Space
+            }
+            b'(' => {
+                if let Some(close) = self.comments.then(|| comment_end(self.rest)).flatten() {
+                    return Some(Token::Comment(self.enclosed(close)));
                 }
-            },
+                self.comments = false;
+                Token::Space
+            }
             b'<' => return Some(self.angle()),
             b'>' | b')' => Token::Space,
             byte if byte.is_ascii_whitespace() => Token::Space,

@@ -123,9 +123,8 @@ impl DateFields {
             // RFC 5322 §4.3.
             self.year = match number.len() {
                 4 => Some(value),
-                3 => value.checked_add(1900),
                 2 if value < 50 => value.checked_add(2000),
-                2 => value.checked_add(1900),
+                2 | 3 => value.checked_add(1900),
                 _ => None,
             };
         }

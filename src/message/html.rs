@@ -20,19 +20,21 @@ const VOID: [&str; 14] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 
 /// Elements whose content is not markup and not shown.
-const DROPPED: [&str; 8] = ["script", "style", "title", "template", "textarea", "xmp", "noframes", "object"];
+const DROPPED: [&str; 7] = ["script", "style", "title", "template", "textarea", "xmp", "noframes"];
+
+/// Longest name of a character reference that is taken for one when it is cut; what is longer is a word.
+const ENTITY_BYTES_MAX: usize = 10;
 
 /// Readable text of `html`, from the first `text_max` octets of it that are not markup.
 pub(super) fn to_text(html: &str, purpose: Purpose, text_max: usize) -> String {
-    let convert = |hiding| {
-        let mut cleaner =
-            Cleaner { rest: html, out: String::new(), purpose, hiding, hidden: None, pre: 0, text_left: text_max };
-        cleaner.run();
-        tidy(&nanohtml2text::html2text(&cleaner.out))
-    };
-    let text = convert(true);
+    let (cleaned, hid_something) = Cleaner::new(html, purpose, text_max).clean();
+    let text = tidy(&nanohtml2text::html2text(&cleaned));
+    if !text.is_empty() || !hid_something {
+        return text;
+    }
     // An element that hides everything, or was cut before its end, is better shown than nothing at all.
-    if text.is_empty() { convert(false) } else { text }
+    let everything = Cleaner { hiding: false, ..Cleaner::new(html, purpose, text_max) };
+    tidy(&nanohtml2text::html2text(&everything.clean().0))
 }
 
 /// LF line ends, no blanks at line ends, at most one empty line in a row.
@@ -64,8 +66,10 @@ struct Cleaner<'a> {
     out: String,
     purpose: Purpose,
     hiding: bool,
+    hid_something: bool,
     hidden: Option<Hidden<'a>>,
     pre: usize,
+    in_link: bool,
     text_left: usize,
 }
 
@@ -79,7 +83,23 @@ struct Tag<'a> {
 }
 
 impl<'a> Cleaner<'a> {
-    fn run(&mut self) {
+    fn new(html: &'a str, purpose: Purpose, text_left: usize) -> Self {
+        let out = String::new();
+        Self {
+            rest: html,
+            out,
+            purpose,
+            hiding: true,
+            hid_something: false,
+            hidden: None,
+            pre: 0,
+            in_link: false,
+            text_left,
+        }
+    }
+
+    /// The cleaned HTML, and whether something was hidden.
+    fn clean(mut self) -> (String, bool) {
         while !self.rest.is_empty() && self.text_left > 0 {
             let text_len = memchr(b'<', self.rest.as_bytes()).unwrap_or(self.rest.len());
             let text = self.split(text_len);
@@ -87,6 +107,19 @@ impl<'a> Cleaner<'a> {
             if !self.rest.is_empty() {
                 self.markup();
             }
+        }
+        self.drop_cut_entity();
+        self.end_link();
+        (self.out, self.hid_something)
+    }
+
+    /// Drops half a character reference, like `&uum`, at the end of HTML that was cut there.
+    fn drop_cut_entity(&mut self) {
+        let before = self.out.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '#');
+        if before.len().saturating_add(ENTITY_BYTES_MAX) > self.out.len()
+            && let Some(text) = before.strip_suffix('&')
+        {
+            self.out.truncate(text.len());
         }
     }
 
@@ -138,7 +171,11 @@ impl<'a> Cleaner<'a> {
 
     fn tag(&mut self, tag: Tag<'a>) {
         if !tag.closing && DROPPED.iter().any(|name| tag.is(name)) {
-            return self.skip_element(tag.name);
+            // `<title/>` is an open title to a browser, but an empty one to those who write it.
+            if !tag.attributes.ends_with('/') {
+                self.skip_element(tag.name);
+            }
+            return;
         }
         if let Some(hidden) = &mut self.hidden {
             if tag.is(hidden.name) {
@@ -150,6 +187,7 @@ impl<'a> Cleaner<'a> {
             return;
         }
         if self.hiding && !tag.closing && tag.is_hidden(self.purpose) {
+            self.hid_something = true;
             if !tag.is_void() {
                 self.hidden = Some(Hidden { name: tag.name, open: 1 });
             }
@@ -176,16 +214,27 @@ impl<'a> Cleaner<'a> {
         if tag.is("pre") {
             self.pre = if tag.closing { self.pre.saturating_sub(1) } else { self.pre.saturating_add(1) };
             self.out.push_str("<div>");
-        } else if tag.is("a") || tag.is("plaintext") || tag.is("head") {
-            if tag.is("a") && self.purpose == Purpose::Text {
+        } else if tag.is("a") {
+            self.end_link();
+            if !tag.closing && self.purpose == Purpose::Text {
                 self.out.push_str(tag.whole);
+                self.in_link = true;
             }
+        } else if tag.is("plaintext") || tag.is("head") {
+            // Both change how `nanohtml2text` reads all that follows.
         } else if tag.is("img") {
             self.out.push_str(tag.whole);
         } else if !tag.name.is_empty() {
             self.out.push_str(if tag.closing { "</" } else { "<" });
             self.out.push_str(tag.name);
             self.out.push('>');
+        }
+    }
+
+    /// Links do not nest (HTML §4.5.1), and `nanohtml2text` reads the inside of each nested one again.
+    fn end_link(&mut self) {
+        if std::mem::take(&mut self.in_link) {
+            self.out.push_str("</a>");
         }
     }
 }
@@ -266,9 +315,12 @@ mod tests {
             ("<a href=\"https://x/?a>b\">link</a> end", "link (https://x/?a>b) end"),
             ("<p>it's</p><p title='>'>x", "it's\n\nx"),
             ("cut <span sty", "cut"),
+            ("cut &uum", "cut"),
             ("cut <", "cut"),
             ("cut <!-- x", "cut"),
             ("cut <style>p", "cut"),
+            ("<a href=x>one<a href=y>two</a></a> three", "one (x)two (y) three"),
+            ("<title/>shown<script src=x></script>", "shown"),
             ("<plaintext><b>x</b>", "x"),
         ] {
             assert_eq!(text(html), expected, "{html}");

@@ -74,7 +74,7 @@ struct Splitter<'a> {
     body_start: Option<usize>,
 }
 
-impl<'a> Splitter<'a> {
+impl Splitter<'_> {
     fn run(&mut self) {
         let mut at = self.begin_part(0);
         while !self.open.is_empty() {
@@ -233,6 +233,8 @@ mod tests {
         let inner = "Content-Type: multipart/alternative; boundary=ab\r\n\r\n--ab\r\n\r\none\r\n";
         let raw = format!("{OUTER}--a\r\n{inner}--a\r\nContent-Type: image/png\r\n\r\ntwo\r\n--a--");
         assert_eq!(leaves(&raw), pairs(&[("text/plain", "one"), ("image/png", "two")]));
+        let parents: Vec<_> = split(raw.as_bytes()).parts.iter().map(|part| part.parent).collect();
+        assert_eq!(parents, [None, Some(0), Some(1), Some(0)]);
     }
 
     #[test]
@@ -261,8 +263,8 @@ mod tests {
 
     #[test]
     fn nesting_and_parts_are_bounded() {
-        let nested: String =
-            (0..100_000).map(|n| format!("Content-Type: multipart/mixed; boundary={n}\n\n--{n}\n")).collect();
+        let level = |n| format!("Content-Type: multipart/mixed; boundary={n}\n\n--{n}\n");
+        let nested = (0..100_000).map(level).collect::<Vec<_>>().concat();
         let tree = split(nested.as_bytes());
         assert!(tree.incomplete && tree.parts.len() == DEPTH_MAX + 1, "{}", tree.parts.len());
         let many = format!("{OUTER}{}", "--a\n\n".repeat(500_000));
@@ -283,18 +285,18 @@ mod tests {
         leaf.prop_recursive(4, 20, 4, |inner| prop::collection::vec(inner, 1..4).prop_map(Node::Multipart))
     }
 
-    fn write(node: &Node, count: &mut usize, out: &mut String) {
+    fn write(node: &Node, count: &mut usize) -> String {
         match node {
-            Node::Leaf(body) => out.push_str(&format!("Content-Type: text/plain\r\n\r\n{body}")),
+            Node::Leaf(body) => format!("Content-Type: text/plain\r\n\r\n{body}"),
             Node::Multipart(children) => {
                 *count += 1;
                 let boundary = format!("=_{count}_");
-                out.push_str(&format!("Content-Type: multipart/mixed; boundary=\"{boundary}\"\r\n\r\n"));
+                let mut parts = vec![format!("Content-Type: multipart/mixed; boundary=\"{boundary}\"\r\n\r\n")];
                 for child in children {
-                    out.push_str(&format!("\r\n--{boundary}\r\n"));
-                    write(child, count, out);
+                    parts.push(format!("\r\n--{boundary}\r\n{}", write(child, count)));
                 }
-                out.push_str(&format!("\r\n--{boundary}--\r\n"));
+                parts.push(format!("\r\n--{boundary}--\r\n"));
+                parts.concat()
             }
         }
     }
@@ -310,8 +312,7 @@ mod tests {
     proptest! {
         #[test]
         fn well_formed_trees_are_split_as_mailparse_does(node in node()) {
-            let mut raw = String::new();
-            write(&node, &mut 0, &mut raw);
+            let raw = write(&node, &mut 0);
             let mut expected = Vec::new();
             oracle(&mailparse::parse_mail(raw.as_bytes()).unwrap(), &mut expected);
             prop_assert_eq!(leaves(&raw), expected);

@@ -161,8 +161,9 @@ mod tests {
             subtype in prop::sample::select(vec!["plain", "html"]),
             cut in any::<prop::sample::Index>(),
         ) {
-            let part = TextPart { encoding, subtype, ..PLAIN };
-            let content = if subtype == "html" { format!("<p>{}</p>", words.replace('\n', "<br>")) } else { words };
+            let part = TextPart { subtype, encoding, ..PLAIN };
+            let html = words.replace('\n', "<br>").replace('ü', "&uuml;").replace('z', "<a href=\"z\">");
+            let content = if subtype == "html" { format!("<p>{html}</p>") } else { words };
             let raw = encode(encoding, content.as_bytes());
             let whole = preview(&part, &raw).unwrap_or_default();
             let beginning = preview(&part, &raw[..cut.index(raw.len() + 1)]).unwrap_or_default();

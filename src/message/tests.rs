@@ -222,7 +222,8 @@ fn bombs_take_linear_time() {
         (multipart, "--b\n\n", ""),
         (multipart, "--b", ""),
         (multipart, "--b\nContent-Type: multipart/mixed; boundary=b\n\n", ""),
-        ("Content-Type: text/html\n\n", "<a href=x><div>", ""),
+        ("Content-Type: text/html\n\nx", "<a href=x><div>", ""),
+        ("Content-Type: text/html\n\nx", "<b style=display:none>", ""),
         ("Content-Transfer-Encoding: quoted-printable\n\n", "=", ""),
         ("Content-Type: text/plain; format=flowed\n\n", "> \n", ""),
     ] {

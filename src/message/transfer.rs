@@ -144,8 +144,10 @@ fn is_footer(line: &[u8], after_padding: bool) -> bool {
         return true;
     }
     let junk = line.iter().filter(|&&byte| digit(byte).is_none() && byte != b'=').count();
-    let blanks = line.iter().filter(|&&byte| byte == b' ').count();
-    if after_padding { junk > 0 || line.len() % 4 != 0 } else { blanks > 1 || junk.saturating_mul(4) > line.len() }
+    if after_padding {
+        return junk > 0 || !line.len().is_multiple_of(4);
+    }
+    memchr::memchr_iter(b' ', line).count() > 1 || junk.saturating_mul(4) > line.len()
 }
 
 /// Decodes a body: RFC 2045 §6.7, keeping what does not fit the rules as it is.
