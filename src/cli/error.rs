@@ -1,0 +1,124 @@
+//! Why a command failed, and with which exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use postrider::auth::KeyError;
+use postrider::config::ConfigError;
+
+use super::imap_url::ImapUrlError;
+
+/// `EX_CONFIG` of sysexits.h: what the operator wrote must change; starting again will not help.
+pub const EX_CONFIG: u8 = 78;
+/// `EX_UNAVAILABLE`: something else must come up first.
+const EX_UNAVAILABLE: u8 = 69;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `--imap` is not a mailbox.
+    #[error("--imap: {0}")]
+    ImapUrl(#[from] ImapUrlError),
+    /// Several accounts, one password.
+    #[error(
+        "several --imap accounts would share one password, and each server would learn that of the others; give each \
+         account its own `[account.imap]` in a configuration file, or leave the password out to be asked for each"
+    )]
+    SharedPassword,
+    /// There is nobody to ask for a password.
+    #[error(
+        "no password for {user} at {host}, and no terminal to ask on; set POSTRIDER_IMAP_PASSWORD, --imap-password-file \
+         or --imap-password-command"
+    )]
+    NoPassword {
+        /// The user name at the server.
+        user: String,
+        /// The server.
+        host: String,
+        /// Why the terminal gave none.
+        source: io::Error,
+    },
+    /// The token key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A token that would allow nothing.
+    #[error("the token would allow nothing; give --subscribe, --publish, --account or --admin")]
+    NoRights,
+    /// The token's file cannot be read.
+    #[error("cannot read the token file {0}")]
+    TokenFile(PathBuf, #[source] io::Error),
+    /// The token cannot be sent.
+    #[error("the token given is not a token; give it as `postrider token` printed it")]
+    NotAToken,
+    /// There is no token for a server that is not this machine's.
+    #[error(
+        "no token for {0}: give --token-file or POSTRIDER_TOKEN; the data folder's key is used for servers on this \
+         machine only"
+    )]
+    NoToken(String),
+    /// There is no token, since the key cannot be used.
+    #[error("no token: give --token-file or POSTRIDER_TOKEN, or let the data folder's key be used")]
+    NoKey(#[source] KeyError),
+    /// `--url` is not the address of a server.
+    #[error("--url: {0}")]
+    Url(&'static str),
+    /// `--json` is not JSON.
+    #[error("--json: not JSON")]
+    Json(#[source] serde_json::Error),
+    /// Standard input could not be read.
+    #[error("cannot read the data from standard input")]
+    Input(#[source] io::Error),
+    /// The server did not answer.
+    #[error("no answer from {0}; is `postrider run` running there?")]
+    Unreachable(String, #[source] reqwest::Error),
+    /// The server said no.
+    #[error("{url} answered {status}: {detail}")]
+    Refused {
+        /// The server.
+        url: String,
+        /// The HTTP status.
+        status: reqwest::StatusCode,
+        /// What it said, without control characters.
+        detail: String,
+    },
+    /// The server answered with something else than was asked for.
+    #[error("{0} gave an answer that is not postrider's; is that the right --url?")]
+    Answer(String),
+    /// Standard output could not be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// The runtime could not start.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// A part that is not in this build.
+    #[error("`{0}` is not available in this build")]
+    Unwired(&'static str),
+}
+
+impl CliError {
+    /// The exit code that stands for it.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Config(_)
+            | Self::ImapUrl(_)
+            | Self::SharedPassword
+            | Self::NoPassword { .. }
+            | Self::Key(_)
+            | Self::NoRights
+            | Self::TokenFile(..)
+            | Self::NotAToken
+            | Self::NoToken(_)
+            | Self::NoKey(_)
+            | Self::Url(_)
+            | Self::Json(_) => EX_CONFIG,
+            Self::Unreachable(..) => EX_UNAVAILABLE,
+            Self::Refused { status, .. } if status.is_server_error() => EX_UNAVAILABLE,
+            _ => 1,
+        })
+    }
+}
