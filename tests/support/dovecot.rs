@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use postrider::event::Content;
 use postrider::registry::{Account, ImapEndpoint, ImapSecurity};
 use secrecy::SecretString;
 use tempfile::TempDir;
@@ -75,7 +76,7 @@ impl Dovecot {
         let (imap, imaps, lmtp) = (self.imap_port, self.imaps_port, self.lmtp_port);
         let Owner { uid, gid, .. } = owner;
         let mut config = format!(
-            r#"
+            r"
 base_dir = {root}/run
 state_dir = {root}/state
 log_path = {root}/dovecot.log
@@ -119,7 +120,7 @@ service lmtp {{
 service anvil {{
   chroot =
 }}
-"#
+"
         );
         if let Some((user, group)) = &owner.names {
             // Only root may change to Dovecot's own users.
@@ -213,7 +214,7 @@ service anvil {{
             mailboxes: mailboxes.iter().map(|&mailbox| mailbox.into()).collect(),
             ca_file: None,
         };
-        Account { name: user.parse().unwrap(), content: Default::default(), addresses: Vec::new(), imap: Some(imap) }
+        Account { name: user.parse().unwrap(), content: Content::default(), addresses: Vec::new(), imap: Some(imap) }
     }
 
     /// Runs `doveadm` and returns what it prints.
