@@ -120,7 +120,8 @@ impl Server {
     /// Runs until `stop` is cancelled, then ends everything within the grace period. A configuration that comes by
     /// `reloads` takes effect as far as [`Server::reload`] says; of several that come meanwhile, the newest.
     pub async fn run(mut self, mut reloads: watch::Receiver<Option<Config>>, stop: CancellationToken) {
-        let grace = self.config.shutdown.grace;
+        // Sources and streams end one after the other: each may use half of the time.
+        let grace = self.config.shutdown.grace / 2;
         let (streams, upgraded, hub_stop) = (CancellationToken::new(), TaskTracker::new(), CancellationToken::new());
         let mut hub = JoinSet::new();
         let (dispatcher, tail, dispatch) = (self.hub.clone(), self.event_log.tail(), hub_stop.clone());
