@@ -129,13 +129,14 @@ impl CliError {
             | Self::NoToken(_)
             | Self::NoKey(_)
             | Self::Url(_)
-            | Self::Json(_) => EX_CONFIG,
-            Self::Start(StartError::Key(_) | StartError::Routing(_) | StartError::EventLog(OpenError::Folder(..))) => {
+            | Self::Json(_)
+            | Self::Start(StartError::Key(_) | StartError::Routing(_) | StartError::EventLog(OpenError::Folder(..))) => {
                 EX_CONFIG
             }
             // What is taken may be free later, once the other process has ended.
-            Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_))) => EX_UNAVAILABLE,
-            Self::Unreachable(..) | Self::Check(_) => EX_UNAVAILABLE,
+            Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_)))
+            | Self::Unreachable(..)
+            | Self::Check(_) => EX_UNAVAILABLE,
             Self::Refused { status, .. } if status.is_server_error() => EX_UNAVAILABLE,
             _ => 1,
         })
