@@ -13,6 +13,7 @@ mod password;
 mod publish;
 mod run;
 mod settings;
+mod signals;
 mod token;
 mod watch;
 
@@ -120,6 +121,11 @@ fn completions(shell: Shell) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "postrider", &mut script);
     print(&script)
+}
+
+/// The runtime that a command's parts run on.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)
 }
 
 /// Writes a command's result. A reader that has seen enough and closed its pipe is not an error.

@@ -2,6 +2,8 @@
 //!
 //! Sources stop first, so that nothing new comes; then the streams say goodbye; the event log closes last.
 
+mod sources;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +11,12 @@ use std::sync::Arc;
 use axum::middleware;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::sources::Sources;
 use crate::api::{self, Api};
 use crate::auth::{KeyError, SigningKey};
 use crate::config::Config;
@@ -20,7 +24,6 @@ use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
 use crate::hub::Hub;
 use crate::registry::Registry;
-use crate::source::imap;
 use crate::source::smtp::{self, Routing, RoutingError};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -59,7 +62,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     config: Config,
-    http: TcpListener,
+    http: Option<TcpListener>,
+    http_address: SocketAddr,
     smtp: Option<(TcpListener, Routing)>,
     event_log: EventLog,
     registry: Registry,
@@ -85,12 +89,13 @@ impl Server {
         let registry = Registry::new(&config.account);
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
-        Ok(Self { config, http, smtp, event_log, registry, hub, gate })
+        let http_address = http.local_addr().unwrap_or(config.http.listen);
+        Ok(Self { config, http: Some(http), http_address, smtp, event_log, registry, hub, gate })
     }
 
     /// Where HTTP is served; the port was chosen by the system if 0 was asked for.
     pub fn http_address(&self) -> SocketAddr {
-        self.http.local_addr().unwrap_or(self.config.http.listen)
+        self.http_address
     }
 
     /// Where SMTP is received, unless it is switched off.
@@ -112,42 +117,56 @@ impl Server {
         }
     }
 
-    /// Runs until `stop` is cancelled, then ends everything within the grace period.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let grace = self.config.shutdown.grace;
-        let (streams, upgraded) = (CancellationToken::new(), TaskTracker::new());
-        let router = self.router(&streams, &upgraded);
+    /// Runs until `stop` is cancelled, then ends everything within the grace period. A configuration that comes by
+    /// `reloads` takes effect as far as [`Server::reload`] says.
+    pub async fn run(mut self, mut reloads: mpsc::Receiver<Config>, stop: CancellationToken) {
+        // Sources and streams end one after the other: each may use half of the time.
+        let grace = self.config.shutdown.grace / 2;
+        let (streams, upgraded, hub_stop) = (CancellationToken::new(), TaskTracker::new(), CancellationToken::new());
         let mut hub = JoinSet::new();
-        let (dispatcher, tail, hub_stop) = (self.hub.clone(), self.event_log.tail(), CancellationToken::new());
-        let dispatch = hub_stop.clone();
+        let (dispatcher, tail, dispatch) = (self.hub.clone(), self.event_log.tail(), hub_stop.clone());
         hub.spawn(async move { dispatcher.run(tail, dispatch).await });
-        let mut sources = self.sources(&stop);
-        let serving = http::serve(self.http, router, &self.config.http, &upgraded, grace, streams.clone());
-        let stopping = async {
-            stop.cancelled().await;
-            while sources.join_next().await.is_some() {}
+
+        let mut sources = Sources::new(self.event_log.clone(), self.registry.clone(), stop.clone());
+        if let Some((listener, routing)) = self.smtp.take() {
+            let receiver = smtp::Receiver::new(self.config.smtp.clone(), routing, self.event_log.clone());
+            sources.spawn(smtp::serve(listener, receiver, grace, stop.clone()));
+        }
+        sources.watch(&self.config).await;
+        let router = self.router(&streams, &upgraded);
+        let (http, http_config) = (self.http.take(), self.config.http.clone());
+        let serving = async {
+            if let Some(listener) = http {
+                http::serve(listener, router, &http_config, &upgraded, grace, streams.clone()).await;
+            }
+        };
+        let working = async {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    Some(config) = reloads.recv() => self.reload(config, &mut sources).await,
+                }
+            }
+            sources.ended().await;
             streams.cancel();
         };
-        tokio::join!(serving, stopping);
+        tokio::join!(serving, working);
         self.event_log.close().await;
         hub_stop.cancel();
         while hub.join_next().await.is_some() {}
     }
 
-    /// Starts what brings events; ends when `stop` is cancelled.
-    fn sources(&mut self, stop: &CancellationToken) -> JoinSet<()> {
-        let mut sources = JoinSet::new();
-        let grace = self.config.shutdown.grace;
-        if let Some((listener, routing)) = self.smtp.take() {
-            let receiver = smtp::Receiver::new(self.config.smtp.clone(), routing, self.event_log.clone());
-            sources.spawn(smtp::serve(listener, receiver, grace, stop.clone()));
+    /// Takes over what can be changed while the server runs: the accounts' mailboxes and `[imap]`. The rest is named
+    /// and waits for a restart.
+    async fn reload(&mut self, config: Config, sources: &mut Sources) {
+        let waiting = needs_restart(&self.config, &config);
+        if !waiting.is_empty() {
+            tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
-        let watched: Vec<_> = self.config.account.iter().filter(|account| account.imap.is_some()).cloned().collect();
-        if !watched.is_empty() {
-            let (config, log, registry) = (self.config.imap.clone(), self.event_log.clone(), self.registry.clone());
-            sources.spawn(imap::watch(watched, config, log, registry, stop.clone()));
-        }
-        sources
+        self.registry.replace(&config.account);
+        (self.config.account, self.config.imap) = (config.account, config.imap);
+        sources.watch(&self.config).await;
+        tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 
     fn router(&self, streams: &CancellationToken, upgraded: &TaskTracker) -> axum::Router {
@@ -171,6 +190,25 @@ impl Server {
             .merge(web::router())
             .layer(middleware::from_fn_with_state(self.gate.clone(), http::cors))
     }
+}
+
+/// The settings in which two configurations differ and that are read at the start only.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let recipients = |config: &Config| -> Vec<_> {
+        config.account.iter().map(|a| (a.name.clone(), a.content, a.addresses.clone())).collect()
+    };
+    let changed = [
+        ("data_dir", old.data_dir != new.data_dir),
+        ("[http]", old.http != new.http),
+        ("[smtp]", old.smtp != new.smtp),
+        ("[hub]", old.hub != new.hub),
+        ("[stream]", old.stream != new.stream),
+        ("[event_log]", old.event_log != new.event_log),
+        ("[auth]", old.auth != new.auth),
+        ("[shutdown]", old.shutdown != new.shutdown),
+        ("the accounts' addresses", recipients(old) != recipients(new)),
+    ];
+    changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }
 
 async fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {

@@ -1,5 +1,13 @@
 //! An event ID from one transport resumes on any other, and the answer says where history begins.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's own functions"
+)]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,13 @@
 //! SIGTERM ends everything in order, within the grace period, and says goodbye.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's own functions"
+)]
+
 mod support;
 
 use serde_json::{Value, json};
@@ -7,6 +15,7 @@ use support::server::Server;
 use support::stream::{Stream, WebSocket, parse_sse};
 use support::within;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
@@ -48,7 +57,8 @@ async fn an_idle_smtp_session_gets_421_and_a_waiting_poll_its_answer() {
     smtp.get_mut().write_all(b"NOOP\r\n").await.expect("it is open");
     assert!(within("the reply", smtp.next_line()).await.expect("it is open").expect("a line").starts_with("250 "));
     let poll = server.get("/events?topic=t&wait=25").header("accept", "application/json").send();
-    let poll = tokio::spawn(poll);
+    let mut polls = JoinSet::new();
+    polls.spawn(poll);
     support::eventually("the poll to wait", || async {
         let metrics = server.get("/metrics").send().await.ok()?.text().await.ok()?;
         metrics.contains("postrider_subscribers 1").then_some(())
@@ -57,6 +67,7 @@ async fn an_idle_smtp_session_gets_421_and_a_waiting_poll_its_answer() {
     assert_eq!(server.terminate().await, Some(0));
     let farewell = within("the farewell", smtp.next_line()).await.expect("it is open").expect("a line");
     assert!(farewell.starts_with("421 4.3.2"), "{farewell}");
-    let answer: Value = poll.await.expect("it ran").expect("an answer").json().await.expect("JSON");
+    let answer: Value =
+        polls.join_next().await.expect("one").expect("it ran").expect("an answer").json().await.expect("JSON");
     assert_eq!(answer["events"], json!([]));
 }

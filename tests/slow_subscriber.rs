@@ -1,5 +1,13 @@
 //! A subscriber that reads nothing costs only itself: memory stays bounded, and it gets all of it when it reads.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's own functions"
+)]
+
 mod support;
 
 use std::time::Duration;
@@ -66,6 +74,10 @@ async fn who_reads_nothing_for_a_while_gets_everything_in_order() {
     };
     let before = resident(&server);
     let (order, ()) = tokio::join!(reading, publish_all(&server));
+    // To see it over a longer time, as a person would: seconds to wait before the first byte is read.
+    if let Some(pause) = std::env::var("SLOW_SUBSCRIBER_PAUSE").ok().and_then(|seconds| seconds.parse().ok()) {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+    }
     let grown = resident(&server).saturating_sub(before);
     println!("10,000 events of 1 KB passed a subscriber that read nothing: resident memory grew by {grown} KiB");
     // All events are some 11 MB; SQLite's page caches may grow to 64 MiB and more. What would show a subscriber's

@@ -1,8 +1,15 @@
 //! `postrider check`: tries every configured part and says what it found.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use postrider::config::Config;
+use postrider::event_log::{EventLog, OpenError};
+use postrider::source::imap::{self, ProbeReport};
+use tokio::net::TcpListener;
 
 use super::{CliError, Global, logging, print};
 
@@ -14,18 +21,80 @@ use super::{CliError, Global, logging, print};
     Ends with 0 when everything works, 78 when the configuration is wrong, 69 when a server does not answer.")]
 pub struct CheckArgs {}
 
-/// Checks the configuration.
+/// Tries every part; what does not work is told with the others, not instead of them.
 pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
     logging::start_quiet(global.verbose);
     let loaded = global.load()?;
     let data_dir = loaded.config.data_dir()?;
     let file = loaded.file.as_ref().map_or("none, all defaults".to_owned(), |file| file.display().to_string());
-    print(
-        format!(
-            "configuration  fine ({file})\ndata folder    {}\naccounts       {}\n",
-            data_dir.display(),
-            loaded.config.account.len()
-        )
-        .as_bytes(),
-    )
+    say("configuration", &format!("fine ({file})"))?;
+    let mut failed = 0;
+    failed += usize::from(!report("data folder", data_folder(&data_dir, &loaded.config))?);
+    super::runtime()?.block_on(async {
+        failed += usize::from(!report("HTTP", port(loaded.config.http.listen).await)?);
+        if loaded.config.smtp.enabled {
+            failed += usize::from(!report("SMTP", port(loaded.config.smtp.listen).await)?);
+        }
+        for account in &loaded.config.account {
+            if let Some(endpoint) = &account.imap {
+                let found = imap::probe(endpoint, &loaded.config.imap).await;
+                let told = found.map(|found| describe(&found, &endpoint.mailboxes)).map_err(told);
+                failed += usize::from(!report(&format!("account {}", account.name), told.and_then(|told| told))?);
+            }
+        }
+        Ok::<_, CliError>(())
+    })?;
+    if failed > 0 { Err(CliError::Check(failed)) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Whether the event log can be opened: another process that has it is fine, it may be the server itself.
+fn data_folder(folder: &Path, config: &Config) -> Result<String, String> {
+    match EventLog::open(folder, &config.event_log) {
+        Ok(_) => Ok(format!("{} can be used", folder.display())),
+        Err(OpenError::InUse(_)) => Ok(format!("{} is in use, postrider is running", folder.display())),
+        Err(err) => Err(told(err)),
+    }
+}
+
+async fn port(address: SocketAddr) -> Result<String, String> {
+    match TcpListener::bind(address).await {
+        Ok(_) => Ok(format!("{address} is free")),
+        Err(err) if err.kind() == ErrorKind::AddrInUse => {
+            Ok(format!("{address} is in use: fine if postrider is running, else choose another"))
+        }
+        Err(err) => Err(format!("cannot listen on {address}: {err}")),
+    }
+}
+
+/// What a server said of itself; an error if a mailbox that is to be watched is not there.
+fn describe(found: &ProbeReport, wanted: &[String]) -> Result<String, String> {
+    let missing: Vec<_> = wanted.iter().filter(|name| !found.mailboxes.iter().any(|known| same(known, name))).collect();
+    if !missing.is_empty() {
+        return Err(format!("logged in, but there is no mailbox {missing:?}; there are {:?}", found.mailboxes));
+    }
+    let protection = found.protection.as_deref().unwrap_or("no encryption");
+    let push = if found.idle { "new mail is known at once (IDLE)" } else { "no IDLE, new mail is asked for" };
+    Ok(format!("logged in ({protection}), {} mailboxes, {push}", found.mailboxes.len()))
+}
+
+/// INBOX is the one name whose case does not matter (RFC 9051 §5.1).
+fn same(known: &str, wanted: &str) -> bool {
+    known == wanted || (known.eq_ignore_ascii_case("INBOX") && wanted.eq_ignore_ascii_case("INBOX"))
+}
+
+/// An error with its causes on one line.
+fn told(err: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::from(err))
+}
+
+/// Says how one part is; false if it does not work.
+fn report(part: &str, found: Result<String, String>) -> Result<bool, CliError> {
+    let works = found.is_ok();
+    let text = found.unwrap_or_else(|wrong| format!("WRONG: {wrong}"));
+    say(part, &text)?;
+    Ok(works)
+}
+
+fn say(part: &str, text: &str) -> Result<(), CliError> {
+    print(format!("{part:<15}{text}\n").as_bytes()).map(drop)
 }

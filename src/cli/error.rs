@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use postrider::auth::KeyError;
 use postrider::config::ConfigError;
+use postrider::server::StartError;
 
 use super::imap_url::ImapUrlError;
 
@@ -95,9 +96,21 @@ pub enum CliError {
     /// The runtime could not start.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
-    /// A part that is not in this build.
-    #[error("`{0}` is not available in this build")]
-    Unwired(&'static str),
+    /// Signals could not be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    /// The server could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// What was checked does not all work.
+    #[error("{0} of the configured parts do not work, see above")]
+    Check(usize),
+    /// The demo could not send its mail.
+    #[error("the demo could not send itself a mail")]
+    DemoMail(#[source] lettre::transport::smtp::Error),
+    /// The demo could not make its folder or its mail.
+    #[error("the demo could not be set up: {0}")]
+    Demo(String),
 }
 
 impl CliError {
@@ -116,7 +129,7 @@ impl CliError {
             | Self::NoKey(_)
             | Self::Url(_)
             | Self::Json(_) => EX_CONFIG,
-            Self::Unreachable(..) => EX_UNAVAILABLE,
+            Self::Unreachable(..) | Self::Check(_) | Self::Start(StartError::Listen { .. }) => EX_UNAVAILABLE,
             Self::Refused { status, .. } if status.is_server_error() => EX_UNAVAILABLE,
             _ => 1,
         })

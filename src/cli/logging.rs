@@ -3,33 +3,55 @@
 use std::io::{self, IsTerminal};
 
 use postrider::config::{LogConfig, LogFormat};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
+
+/// Changes what is said, while the program runs.
+pub struct Filter {
+    verbose: u8,
+    set: Box<dyn Fn(EnvFilter) + Send>,
+}
+
+impl Filter {
+    /// Takes the filter of a configuration that was read again.
+    pub fn reload(&self, config: &LogConfig) {
+        (self.set)(filter(config, self.verbose));
+    }
+}
 
 /// Starts diagnostics as configured; `-v` is stronger than the configured filter.
-pub fn start(config: &LogConfig, verbose: u8) {
-    let filter = match verbose {
+pub fn start(config: &LogConfig, verbose: u8) -> Filter {
+    let (layer, handle) = reload::Layer::new(filter(config, verbose));
+    let output = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && colours_wanted());
+    let registry = tracing_subscriber::registry().with(layer);
+    let started = match config.format {
+        LogFormat::Text => registry.with(output).try_init(),
+        LogFormat::Json => registry.with(output.json()).try_init(),
+    };
+    // Only a second start fails, and then the first one's settings hold.
+    debug_assert!(started.is_ok(), "diagnostics start once");
+    let set = move |filter| {
+        // The subscriber lives as long as the program.
+        let _gone = handle.reload(filter).is_err();
+    };
+    Filter { verbose, set: Box::new(set) }
+}
+
+fn filter(config: &LogConfig, verbose: u8) -> EnvFilter {
+    match verbose {
         // It was checked with the configuration.
         0 => config.env_filter().unwrap_or_else(|_| EnvFilter::new("info")),
         1 => EnvFilter::new("info,postrider=debug"),
         _ => EnvFilter::new("debug,postrider=trace"),
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_span_events(FmtSpan::NONE)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && colours_wanted());
-    let started = match config.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    // Only a second start fails, and then the first one's settings hold.
-    debug_assert!(started.is_ok(), "diagnostics start once");
+    }
 }
 
 /// Starts diagnostics of a command that talks to a server: warnings only, since its result is on standard output.
 pub fn start_quiet(verbose: u8) {
-    start(&LogConfig { filter: "warn".to_owned(), format: LogFormat::Text }, verbose);
+    drop(start(&LogConfig { filter: "warn".to_owned(), format: LogFormat::Text }, verbose));
 }
 
 /// Whether a terminal should get colours: <https://no-color.org>, and terminals that cannot.

@@ -1,14 +1,18 @@
 //! `postrider run`: the server.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::Args;
-use postrider::config::Loaded;
+use postrider::config::{Config, Loaded};
+use postrider::registry::Account;
+use postrider::server::Server;
 
+use super::logging::Filter;
 use super::password::{self, PasswordArgs};
+use super::signals::Signals;
 use super::{CliError, Global, imap_url, logging};
 
 /// Arguments of `postrider run`.
@@ -63,37 +67,111 @@ impl FromStr for SmtpAddress {
     }
 }
 
-/// Everything that the server needs to start, checked.
-#[derive(Debug)]
-pub struct Prepared {
-    /// The configuration with the command line's accounts and data folder in it.
-    pub loaded: Loaded,
-    /// The data folder; it may not be there yet.
-    pub data_dir: PathBuf,
-}
-
 /// Runs the server until it is told to stop.
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, CliError> {
-    let prepared = prepare(global, args)?;
-    logging::start(&prepared.loaded.config.log, global.verbose);
-    serve(&prepared)
+    let loaded = prepare(global, args)?;
+    let filter = logging::start(&loaded.config.log, global.verbose);
+    let typed = loaded.config.account.iter().filter(|account| account.is_typed()).cloned().collect();
+    let reloader = Reloader { global: global.clone(), args: args.clone(), typed, filter };
+    super::runtime()?.block_on(async {
+        // Before anything is open: who stops it now must not leave it running.
+        let signals = Signals::listen()?;
+        let data_dir = loaded.config.data_dir()?;
+        let server = Server::open(loaded.config.clone(), &data_dir).await?;
+        super::print(banner(&server, &loaded, &data_dir).as_bytes())?;
+        Ok(signals.run(server, || reloader.load()).await)
+    })
 }
 
 /// Reads the configuration, puts the command line over it and asks for passwords.
-pub fn prepare(global: &Global, args: &RunArgs) -> Result<Prepared, CliError> {
-    let mut loaded = global.load()?;
+fn prepare(global: &Global, args: &RunArgs) -> Result<Loaded, CliError> {
+    let mut loaded = load(global, args)?;
     let mut accounts = imap_url::parse_all(&args.imap)?;
     let passwords = PasswordArgs { file: args.imap_password_file.clone(), command: args.imap_password_command.clone() };
     // Nobody should type a password only to learn that something else is wrong: that was checked before.
     password::provide(&mut accounts, &passwords, password::variable_is_set(), password::ask_terminal)?;
     loaded.config.account.append(&mut accounts);
     loaded.check()?;
-    let data_dir = loaded.config.data_dir()?;
-    Ok(Prepared { loaded, data_dir })
+    Ok(loaded)
 }
 
-/// Starts all parts and waits for the end.
-fn serve(prepared: &Prepared) -> Result<ExitCode, CliError> {
-    tracing::debug!(data_dir = %prepared.data_dir.display(), accounts = prepared.loaded.config.account.len(), "prepared");
-    Err(CliError::Unwired("run"))
+/// File and environment, with the command line's addresses over them.
+fn load(global: &Global, args: &RunArgs) -> Result<Loaded, CliError> {
+    let mut loaded = global.load()?;
+    let config = &mut loaded.config;
+    config.http.listen = args.http.unwrap_or(config.http.listen);
+    match args.smtp {
+        Some(SmtpAddress::Off) => config.smtp.enabled = false,
+        Some(SmtpAddress::At(address)) => (config.smtp.enabled, config.smtp.listen) = (true, address),
+        None => {}
+    }
+    Ok(loaded)
+}
+
+/// Reads the configuration again, without asking for a password again.
+struct Reloader {
+    global: Global,
+    args: RunArgs,
+    /// The accounts of `--imap`.
+    typed: Vec<Account>,
+    filter: Filter,
+}
+
+impl Reloader {
+    fn load(&self) -> Option<Config> {
+        let loaded = load(&self.global, &self.args).and_then(|mut loaded| {
+            loaded.config.account.extend(self.typed.iter().cloned());
+            loaded.check()?;
+            Ok(loaded.config)
+        });
+        match loaded {
+            Ok(config) => {
+                self.filter.reload(&config.log);
+                Some(config)
+            }
+            Err(err) => {
+                tracing::error!(
+                    error = format!("{:#}", anyhow::Error::from(err)),
+                    "configuration not reloaded, going on as before"
+                );
+                None
+            }
+        }
+    }
+}
+
+/// What is on, for whoever started it.
+fn banner(server: &Server, loaded: &Loaded, data_dir: &Path) -> String {
+    let smtp = match server.smtp_address() {
+        Some(address) => address.to_string(),
+        None => "off".to_owned(),
+    };
+    let file = loaded.file.as_ref().map_or("none; everything has its default".to_owned(), |f| f.display().to_string());
+    let mut text = format!(
+        "postrider {}\n  HTTP      http://{}\n  SMTP      {smtp}\n  data      {}\n  settings  {file}\n",
+        env!("CARGO_PKG_VERSION"),
+        server.http_address(),
+        data_dir.display(),
+    );
+    text.push_str(&accounts(&loaded.config));
+    text.push_str("\nSign in, within an hour (`postrider token` makes tokens for programs):\n  ");
+    text.push_str(&server.sign_in_link());
+    text.push('\n');
+    text
+}
+
+fn accounts(config: &Config) -> String {
+    let mut text = String::new();
+    for account in &config.account {
+        let name = &account.name;
+        let way = match &account.imap {
+            Some(imap) => format!("{} at {} ({})", imap.mailboxes.join(", "), imap.host, imap.security),
+            None => "mail by SMTP".to_owned(),
+        };
+        text.extend(["  account   ", name.as_str(), ": ", &way, "\n"]);
+    }
+    if config.account.is_empty() {
+        text.push_str("  accounts  none; mail to anyone@localhost is taken by SMTP from this machine\n");
+    }
+    text
 }

@@ -64,6 +64,13 @@ pub struct ImapEndpoint {
     pub ca_file: Option<PathBuf>,
 }
 
+impl Account {
+    /// Whether its password was typed at the terminal, so that no file knows it.
+    pub fn is_typed(&self) -> bool {
+        self.imap.as_ref().is_some_and(|imap| imap.password_typed.is_some())
+    }
+}
+
 fn inbox() -> Vec<String> {
     vec!["INBOX".to_owned()]
 }

@@ -80,6 +80,18 @@ impl Registry {
         self.lock().insert(account.name.clone(), status);
     }
 
+    /// Forgets the accounts that are no longer configured, and adds those that are new. The others keep their state.
+    pub fn replace(&self, accounts: &[Account]) {
+        self.lock().retain(|name, _| accounts.iter().any(|account| account.name == *name));
+        for account in accounts {
+            let known = self.lock().get(&account.name).map(|status| (status.state, status.since));
+            self.insert(account);
+            if let (Some(status), Some(known)) = (self.lock().get_mut(&account.name), known) {
+                (status.state, status.since) = known;
+            }
+        }
+    }
+
     /// Records that an account's source changed state. An account that is not known is not added.
     pub fn report(&self, name: &AccountName, state: AccountState, reason: Option<String>, retry_at: Option<Timestamp>) {
         if let Some(status) = self.lock().get_mut(name) {

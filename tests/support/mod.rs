@@ -23,10 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for `future`, and says what was awaited if it takes too long.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
-    }
+    let in_time = tokio::time::timeout(PATIENCE, future).await;
+    in_time.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
 /// Asks again and again until `question` has an answer.

@@ -24,6 +24,8 @@ pub struct Server {
     pub token: String,
     pub data_dir: PathBuf,
     pub client: reqwest::Client,
+    /// Kept open: a program that cannot write its output would end.
+    _output: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -66,14 +68,12 @@ impl Server {
                 match words.as_slice() {
                     ["HTTP", address, ..] => http = Some((*address).to_owned()),
                     ["SMTP", address, ..] => smtp = Some((*address).to_owned()),
-                    [.., link] if link.contains("/#token=") => sign_in = Some((*link).to_owned()),
+                    [.., address] if address.contains("/#token=") => sign_in = Some((*address).to_owned()),
                     _ => {}
                 }
             }
         })
         .await;
-        // The pipe stays open: a program that cannot write its output would end.
-        tokio::task::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let sign_in = sign_in.expect("a sign-in link");
         Self {
             child,
@@ -83,6 +83,7 @@ impl Server {
             sign_in,
             data_dir,
             client: reqwest::Client::new(),
+            _output: lines,
             _folder: options.data_dir.is_none().then_some(folder),
         }
     }
@@ -159,5 +160,6 @@ fn command(data_dir: &Path, config: &Path) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_")) {
         command.env_remove(name);
     }
+    command.env("POSTRIDER_LOG__FILTER", "warn");
     command
 }

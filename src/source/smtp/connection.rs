@@ -241,3 +241,23 @@ impl Input for Bytes {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::{EventLog, EventLogConfig};
+    use crate::source::smtp::{Routing, SmtpConfig};
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_given_up_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let config = SmtpConfig { reply_timeout: Duration::from_millis(50), ..SmtpConfig::default() };
+        let receiver = Receiver::new(config, Routing::default(), event_log);
+        let shutdown = Shutdown { stop: CancellationToken::new(), now: CancellationToken::new() };
+        // The greeting does not fit into what the network holds for the client.
+        let (_client, server) = tokio::io::duplex(8);
+        let session = Connection::new(server, Peer::Loopback, &receiver, &shutdown).run();
+        timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
+    }
+}

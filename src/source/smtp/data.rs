@@ -120,6 +120,12 @@ impl DataReader {
             self.drop_message(Kept::TooBig);
         }
         if self.kept == Kept::Yes {
+            // Doubling as `Vec` does it would take almost twice the limit for a message that keeps it.
+            let (len, capacity) = (self.message.len(), self.message.capacity());
+            if len + text.len() > capacity && capacity > 0 {
+                let grown = capacity.saturating_mul(2).min(self.bytes_max).max(len + text.len());
+                self.message.reserve_exact(grown - len);
+            }
             self.message.extend_from_slice(text);
         }
     }
@@ -237,6 +243,15 @@ mod tests {
         reader.give_up();
         assert_eq!(reader.memory(), 0);
         assert_eq!(reader.take(b"def\r\n.\r\n"), (8, Some(Ended::GivenUp)));
+    }
+
+    #[test]
+    fn a_message_takes_no_more_memory_than_its_limit() {
+        let mut reader = DataReader::new(1000);
+        for _ in 0..100 {
+            assert_eq!(reader.take(b"123456789\n"), (10, None));
+            assert!(reader.memory() <= 1000, "{}", reader.memory());
+        }
     }
 
     fn pieces<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {

@@ -59,8 +59,8 @@ impl Receiver {
 /// Receives mail on `listener` until `stop` is cancelled, and returns when the last session is over.
 ///
 /// At `stop` no connection is accepted any more, and sessions without a message on its way end with 421 4.3.2. Messages
-/// that are on their way may complete within `grace`; the event log has to be open until this
-/// returns, which is at most the grace and five seconds later.
+/// that are on their way may complete within `grace`. The event log has to be open until this returns, which is five
+/// seconds after the grace at the latest.
 ///
 /// # Cancel safety
 /// Dropping the future cuts all sessions off where they are; what was answered with 250 is committed.
