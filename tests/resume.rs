@@ -184,7 +184,13 @@ async fn topics_are_added_and_dropped_on_a_websocket() {
     server.publish("t/a", &json!(3)).await;
     let fourth = server.publish("t/b", &json!(4)).await;
     assert_eq!(id(&socket.event().await), fourth);
-    for wrong in [json!({ "subscribe": "t/a" }), json!({ "subscribe": ["{"] }), json!({ "order": 1 }), json!(7)] {
+    for wrong in [
+        json!({ "subscribe": "t/a" }),
+        json!({ "subscribe": ["{"] }),
+        json!({ "order": 1 }),
+        json!(7),
+        json!([["t/a"]]),
+    ] {
         socket.say(&wrong).await;
         let answer = socket.message().await;
         assert_eq!(answer["control"], "error", "{wrong}: {answer}");

@@ -7,8 +7,10 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::Transports;
+use super::feed::time_left;
 use super::query::Query;
 use super::stream::insert_opening;
+use crate::auth::Authority;
 use crate::event_log::{ReadError, Selection};
 use crate::http::{Problem, matches_tag};
 use crate::hub::{Batch, Opening, Subscription};
@@ -32,6 +34,7 @@ pub(super) async fn subscribe(
     selection: Selection,
     query: &Query,
     patience: Patience,
+    authority: &Authority,
 ) -> Result<Response, Problem> {
     let (mut subscription, opening) = transports.hub.subscribe(selection, super::resume(query)).await?;
     let mut answer = Answer { opening, last: opening.to_string(), events: Vec::new(), more: false };
@@ -41,7 +44,8 @@ pub(super) async fn subscribe(
         Patience::None => Duration::ZERO,
     };
     if answer.events.is_empty() && !wait.is_zero() {
-        let until = Instant::now() + wait;
+        // What comes when the token has expired is no longer for its bearer.
+        let until = Instant::now() + wait.min(time_left(authority));
         tokio::select! {
             batch = timeout_at(until, subscription.next()) => {
                 if let Ok(batch) = batch {

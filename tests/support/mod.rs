@@ -10,6 +10,7 @@
 )]
 
 pub mod dovecot;
+pub mod problem;
 pub mod scripted_imap;
 pub mod server;
 pub mod stream;
