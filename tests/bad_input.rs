@@ -273,8 +273,10 @@ async fn a_sign_in_that_is_none_is_a_problem_that_does_not_quote_it() {
         assert!(problem.detail.contains("{\"token\": \"TOKEN\"}"), "{}", problem.detail);
         assert!(!problem.detail.contains("s3cret"), "{}", problem.detail);
     }
+    // Nobody uses a connection again on which a body was left unread.
     let large = Problem::of(post("application/json", format!("{{\"token\":\"{}\"}}", "x".repeat(1 << 20)))).await;
     assert_eq!((large.status, &*large.name), (413, "body-too-large"));
+    assert_eq!(large.headers["connection"], "close");
     assert_serves(&server).await;
 }
 

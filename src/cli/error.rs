@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use postrider::auth::KeyError;
 use postrider::config::ConfigError;
+use postrider::event_log::OpenError;
 use postrider::server::StartError;
 
 use super::imap_url::ImapUrlError;
@@ -129,7 +130,12 @@ impl CliError {
             | Self::NoKey(_)
             | Self::Url(_)
             | Self::Json(_) => EX_CONFIG,
-            Self::Unreachable(..) | Self::Check(_) | Self::Start(StartError::Listen { .. }) => EX_UNAVAILABLE,
+            Self::Start(StartError::Key(_) | StartError::Routing(_) | StartError::EventLog(OpenError::Folder(..))) => {
+                EX_CONFIG
+            }
+            // What is taken may be free later, once the other process has ended.
+            Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_))) => EX_UNAVAILABLE,
+            Self::Unreachable(..) | Self::Check(_) => EX_UNAVAILABLE,
             Self::Refused { status, .. } if status.is_server_error() => EX_UNAVAILABLE,
             _ => 1,
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -20,6 +20,13 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// 413 for one that is longer, 408 for one that takes too long, 400 for one that breaks off.
 pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+    let version = request.version();
+    // hyper closes a connection on which a body was left unread: HTTP/1 clients must know, lest they use it again.
+    let refused = |problem: Problem| if version < Version::HTTP_2 { problem.closing() } else { problem };
+    read(request, bytes_max).await.map_err(refused)
+}
+
+async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body has more than {bytes_max} bytes; send less at once");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
