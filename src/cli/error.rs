@@ -134,8 +134,9 @@ impl CliError {
                 EX_CONFIG
             }
             // What is taken may be free later, once the other process has ended.
-            Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_))) => EX_UNAVAILABLE,
-            Self::Unreachable(..) | Self::Check(_) => EX_UNAVAILABLE,
+            Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_)))
+            | Self::Unreachable(..)
+            | Self::Check(_) => EX_UNAVAILABLE,
             Self::Refused { status, .. } if status.is_server_error() => EX_UNAVAILABLE,
             _ => 1,
         })
