@@ -12,6 +12,7 @@
 pub mod dovecot;
 pub mod problem;
 pub mod scripted_imap;
+pub mod browser;
 pub mod server;
 pub mod stream;
 pub mod watching;
