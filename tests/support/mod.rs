@@ -9,10 +9,10 @@
     reason = "clippy takes only functions marked as tests for tests"
 )]
 
+pub mod browser;
 pub mod dovecot;
 pub mod problem;
 pub mod scripted_imap;
-pub mod browser;
 pub mod server;
 pub mod stream;
 pub mod watching;
