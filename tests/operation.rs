@@ -103,15 +103,15 @@ async fn the_demo_sends_its_mails_and_leaves_nothing() {
     let mut demo = postrider(home.path(), &["demo", "--http", "127.0.0.1:0", "--smtp", "127.0.0.1:0"]);
     let mut demo = demo.spawn().expect("it runs");
     let mut lines = BufReader::new(demo.stdout.take().expect("its output")).lines();
-    let (mut link, mut folder, mut sent) = (None, None, 0);
-    while sent < 4 {
+    let (mut sign_in, mut folder, mut mails) = (None, None, 0);
+    while mails < 4 {
         let line = within("a line", lines.next_line()).await.expect("its output").expect("it goes on");
-        sent += usize::from(line.starts_with("sent: "));
-        link = link.or_else(|| line.contains("/#token=").then(|| line.trim().to_owned()));
+        mails += usize::from(line.starts_with("sent: "));
+        sign_in = sign_in.or_else(|| line.contains("/#token=").then(|| line.trim().to_owned()));
         folder =
             folder.or_else(|| Some(PathBuf::from(line.trim().strip_prefix("POSTRIDER_DATA_DIR=")?.split(' ').next()?)));
     }
-    let (folder, link) = (folder.expect("a data folder"), link.expect("a sign-in link"));
+    let (folder, link) = (folder.expect("a data folder"), sign_in.expect("a sign-in link"));
     let (url, token) = link.split_once("/#token=").expect("a token");
     assert!(url.starts_with("http://127.0.0.1:") && folder.starts_with(home.path()), "{url} {}", folder.display());
     let events = reqwest::Client::new().get(format!("{url}/api/events")).bearer_auth(token).send().await;

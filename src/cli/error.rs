@@ -129,8 +129,8 @@ impl CliError {
             | Self::NoToken(_)
             | Self::NoKey(_)
             | Self::Url(_)
-            | Self::Json(_) => EX_CONFIG,
-            Self::Start(StartError::Key(_) | StartError::Routing(_) | StartError::EventLog(OpenError::Folder(..))) => {
+            | Self::Json(_)
+            | Self::Start(StartError::Key(_) | StartError::Routing(_) | StartError::EventLog(OpenError::Folder(..))) => {
                 EX_CONFIG
             }
             // What is taken may be free later, once the other process has ended.
