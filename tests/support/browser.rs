@@ -42,7 +42,7 @@ pub struct Browser {
     port: u16,
     session: String,
     client: reqwest::Client,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -70,9 +70,9 @@ impl Browser {
         .await;
         let profile = tempfile::tempdir().expect("a temporary folder");
         let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        let mut browser = Self { driver, _output: output, port, session: String::new(), client, _profile: profile };
+        let mut browser = Self { driver, _output: output, port, session: String::new(), client, profile };
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
-        arguments.push(format!("--user-data-dir={}", browser._profile.path().display()));
+        arguments.push(format!("--user-data-dir={}", browser.profile.path().display()));
         let options = json!({ "binary": chromium, "args": arguments });
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
