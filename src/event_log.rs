@@ -450,6 +450,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_on_a_very_long_topic_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let appended = log.append(Append::event(draft("alice", &"\u{90e8}".repeat(120)))).await.unwrap();
+        for selection in [all(), topic("mail/alice/{mailbox}")] {
+            assert_eq!(ids(&log, &selection).await, [appended[0].id]);
+        }
+    }
+
+    #[tokio::test]
     async fn a_second_process_and_a_newer_format_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let log = open(folder.path());
