@@ -30,6 +30,8 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
 pub(super) enum Command {
     Append { prepared: Prepared, reply: Reply, place: OwnedSemaphorePermit },
     Close,
+    #[cfg(test)]
+    Panic,
 }
 
 pub(super) struct Writer {
@@ -109,6 +111,8 @@ impl Writer {
                     closing = gather(&mut batch, commands);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
+                #[cfg(test)]
+                Ok(Command::Panic) => panic!("a test asked for it"),
             }
             if !batch.is_empty() {
                 self.commit(batch);
@@ -211,6 +215,8 @@ fn gather(batch: &mut Vec<(Prepared, Reply, OwnedSemaphorePermit)>, commands: &R
                 batch.push((prepared, reply, place));
             }
             Ok(Command::Close) => return true,
+            #[cfg(test)]
+            Ok(Command::Panic) => panic!("a test asked for it"),
             Err(_) => break,
         }
     }
