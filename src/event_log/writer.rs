@@ -28,7 +28,11 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
-    Append { prepared: Prepared, reply: Reply, place: OwnedSemaphorePermit },
+    Append {
+        prepared: Prepared,
+        reply: Reply,
+        place: OwnedSemaphorePermit,
+    },
     Close,
     #[cfg(test)]
     Panic,
