@@ -18,7 +18,7 @@ mod stall;
 pub use body::{media_type, parse_object, read_body, unsupported_media_type};
 pub use config::{HttpConfig, HttpConfigError};
 pub use cors::cors;
-pub use entity_tag::matches_tag;
+pub use entity_tag::{entity_tag, matches_tag};
 pub use fallback::{method_not_allowed, not_found};
 pub use gate::Gate;
 pub use host::host;

@@ -76,7 +76,7 @@ async fn subscribe(State(transports): State<Transports>, request: Request) -> Re
         }
         Transport::Poll => poll::subscribe(&transports, headers, selection, &query, Patience::None, &authority).await?,
     };
-    let vary = axum::http::HeaderValue::from_static("Accept, Authorization, Cookie");
+    let vary = axum::http::HeaderValue::from_static("Accept, Authorization, Cookie, Last-Event-ID");
     response.headers_mut().append(header::VARY, vary);
     Ok(response)
 }

@@ -78,12 +78,12 @@ impl Stream {
         }
     }
 
-    /// The next Server-Sent Event that has an ID.
+    /// The next Server-Sent Event that is one of the log's.
     pub async fn sse(&mut self) -> Sse {
         loop {
             let record = self.record().await.expect("an event before the end");
             let sse = parse_sse(&record);
-            if !sse.id.is_empty() {
+            if !sse.id.is_empty() && sse.event != "hello" {
                 return sse;
             }
         }
