@@ -55,10 +55,12 @@ fn not_acceptable() -> Problem {
 /// same, what is named beats what only falls under a wildcard.
 fn accepted(headers: &HeaderMap) -> Option<Transport> {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let ranges: Vec<_> = values.flat_map(|value| value.split(',')).filter_map(media_range).collect();
-    if ranges.is_empty() {
+    // Empty members of a list say nothing (RFC 9110 §5.6.1).
+    let mut members = values.flat_map(|value| value.split(',')).filter(|member| !member.trim().is_empty()).peekable();
+    if members.peek().is_none() {
         return Some(Transport::Stream(Format::Sse));
     }
+    let ranges: Vec<_> = members.filter_map(media_range).collect();
     let mut best: Option<((u16, u8), Transport)> = None;
     for (media_type, transport) in TYPES {
         // The closest range decides how much the type is liked, also that it is not.
@@ -72,7 +74,7 @@ fn accepted(headers: &HeaderMap) -> Option<Transport> {
     best.map(|(_, transport)| transport)
 }
 
-/// One member of `Accept`: the range in lower case, and how much it is liked in thousandths. None for an empty one.
+/// One member of `Accept`: the range in lower case, and how much it is liked in thousandths. None for one without a range.
 fn media_range(member: &str) -> Option<(String, u16)> {
     let member = member.trim().to_ascii_lowercase();
     let mut parts = member.split(';').map(str::trim);
