@@ -5,6 +5,7 @@
 
 mod config;
 mod cors;
+mod entity_tag;
 mod gate;
 mod problem;
 mod serve;
@@ -12,6 +13,7 @@ mod stall;
 
 pub use config::HttpConfig;
 pub use cors::cors;
+pub use entity_tag::matches_tag;
 pub use gate::Gate;
 pub use problem::Problem;
 pub use serve::serve;

@@ -10,7 +10,7 @@ use super::Transports;
 use super::query::Query;
 use super::stream::insert_opening;
 use crate::event_log::{ReadError, Selection};
-use crate::http::Problem;
+use crate::http::{Problem, matches_tag};
 use crate::hub::{Batch, Opening, Subscription};
 
 /// How long `transport=long-poll` waits when the client does not say.
@@ -117,10 +117,4 @@ impl Answer {
         body.extend_from_slice(b"]}\n");
         body
     }
-}
-
-/// Whether `If-None-Match` names the tag (RFC 9110 §13.1.2); weak ones count, since the comparison is weak.
-fn matches_tag(tags: &HeaderValue, tag: &str) -> bool {
-    let tags = tags.to_str().unwrap_or_default();
-    tags.split(',').map(|one| one.trim().trim_start_matches("W/")).any(|one| one == tag || one == "*")
 }

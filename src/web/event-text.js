@@ -1,0 +1,113 @@
+// What events say, in words. Values in, texts out; how they look is elsewhere.
+
+/** The headline of an event that is not new mail. */
+export function headline(event) {
+  const of = event.account ?? "an account";
+  switch (event.kind) {
+    case "MessageRead":
+      return "Read";
+    case "MessageExpunge":
+      return "Removed";
+    case "FlagsSet":
+      return flags("Marked", event);
+    case "FlagsClear":
+      return flags("No longer marked", event);
+    case "MailboxCreate":
+      return `Mailbox ${event.mailbox} was created`;
+    case "MailboxDelete":
+      return `Mailbox ${event.mailbox} was deleted`;
+    case "MailboxRename":
+      return `Mailbox ${event.mailbox} was renamed`;
+    case "MailboxOverflow":
+      return "More mail came than is listed one by one";
+    case "MailboxReset":
+      return "The server numbered the mailbox anew; what was known of it is void";
+    case "QuotaExceed":
+      return `The mailboxes of ${of} are full`;
+    case "AccountUp":
+      return `${of} is watched`;
+    case "AccountDown":
+      return `${of} is not watched`;
+    case "AccountAuthFailed":
+      return `The server refused the password of ${of}`;
+    case "Published":
+      return event.type ?? "Published";
+    default:
+      // A kind that is newer than this page.
+      return event.kind;
+  }
+}
+
+function flags(verb, event) {
+  const names = (event.flags ?? []).map((flag) => flag.replace(/^\\/, ""));
+  return names.length > 0 ? `${verb}: ${names.join(", ")}` : `${verb}`;
+}
+
+/** Kinds after which somebody should do something. */
+export function isTrouble(event) {
+  return ["AccountDown", "AccountAuthFailed", "QuotaExceed"].includes(event.kind);
+}
+
+/** Kinds that say how an account is doing. */
+export function isOfAccount(event) {
+  return event.kind.startsWith("Account");
+}
+
+/** Who sent a message: `{ name, address }`, of which one is always there. */
+export function sender(message) {
+  const [first] = message?.from ?? [];
+  if (!first) return { name: "Unknown sender" };
+  return first.name ? first : { name: first.address };
+}
+
+/** The subject, or that there is none to show. */
+export function subject(message) {
+  if (!message) return "New message";
+  return message.subject?.trim() || "(no subject)";
+}
+
+/** What else the message says of itself that one wants to know beforehand. */
+export function remarks(message) {
+  return [
+    message?.priority === "high" && "urgent",
+    message?.list_id && "mailing list",
+    message?.auto_submitted && "automatic",
+    message?.parse_error && "damaged: not all of it could be read",
+  ].filter(Boolean);
+}
+
+/** `alice · INBOX`, or the topics of what a publisher sent. */
+export function place(event) {
+  const mailbox = [event.account, event.mailbox].filter(Boolean);
+  return mailbox.length > 0 ? mailbox : event.topics;
+}
+
+/** A publisher's data as text, no longer than is of use in a list. */
+export function published(data) {
+  if (data === undefined || data === null) return undefined;
+  const line = typeof data === "string" ? data : JSON.stringify(data);
+  const text = typeof data === "object" && line.length > LINE_CHARS_MAX ? JSON.stringify(data, null, 2) : line;
+  return text.length > DATA_CHARS_MAX ? `${text.slice(0, DATA_CHARS_MAX)}…` : text;
+}
+
+const DATA_CHARS_MAX = 2_000;
+/** JSON up to this is read at a glance; longer, it needs its lines. */
+const LINE_CHARS_MAX = 100;
+
+/** `3 KB`. */
+export function size(bytes) {
+  const units = ["byte", "kilobyte", "megabyte", "gigabyte"];
+  const step = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(bytes || 1) / 3)));
+  const style = { style: "unit", unit: units[step], unitDisplay: step === 0 ? "long" : "short", maximumSignificantDigits: 2 };
+  return new Intl.NumberFormat("en", style).format(bytes / 1000 ** step);
+}
+
+/** One sentence for those who hear the page; nothing for what need not interrupt them. */
+export function announcement(events) {
+  const mails = events.filter((event) => event.kind === "MessageNew");
+  const trouble = events.filter(isTrouble).map(headline);
+  const [mail] = mails;
+  if (mails.length === 1) trouble.push(`New mail from ${sender(mail.message).name}: ${subject(mail.message)}`);
+  if (mails.length > 1) trouble.push(`${mails.length} new mails`);
+  return trouble.join(". ");
+}
