@@ -27,7 +27,7 @@ use fs2::FileExt;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use append::{Append, AppendError, Appended, DedupKey};
-pub use config::EventLogConfig;
+pub use config::{EventLogConfig, EventLogConfigError};
 pub use read::{Page, ReadError, Selection, Start};
 pub use tail::{Tail, TailBatch};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::middleware;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -118,9 +118,10 @@ impl Server {
     }
 
     /// Runs until `stop` is cancelled, then ends everything within the grace period. A configuration that comes by
-    /// `reloads` takes effect as far as [`Server::reload`] says.
-    pub async fn run(mut self, mut reloads: mpsc::Receiver<Config>, stop: CancellationToken) {
-        let grace = self.config.shutdown.grace;
+    /// `reloads` takes effect as far as [`Server::reload`] says; of several that come meanwhile, the newest.
+    pub async fn run(mut self, mut reloads: watch::Receiver<Option<Config>>, stop: CancellationToken) {
+        // Sources and streams end one after the other: each may use half of the time.
+        let grace = self.config.shutdown.grace / 2;
         let (streams, upgraded, hub_stop) = (CancellationToken::new(), TaskTracker::new(), CancellationToken::new());
         let mut hub = JoinSet::new();
         let (dispatcher, tail, dispatch) = (self.hub.clone(), self.event_log.tail(), hub_stop.clone());
@@ -143,7 +144,12 @@ impl Server {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => break,
-                    Some(config) = reloads.recv() => self.reload(config, &mut sources).await,
+                    Ok(()) = reloads.changed() => {
+                        let newest = reloads.borrow_and_update().clone();
+                        if let Some(config) = newest {
+                            self.reload(config, &mut sources).await;
+                        }
+                    }
                 }
             }
             sources.ended().await;
@@ -187,7 +193,10 @@ impl Server {
         transport::router(transports)
             .merge(api::router(api))
             .merge(web::router())
+            .fallback(http::not_found)
+            .method_not_allowed_fallback(http::method_not_allowed)
             .layer(middleware::from_fn_with_state(self.gate.clone(), http::cors))
+            .layer(middleware::from_fn(http::host))
     }
 }
 
@@ -205,6 +214,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[event_log]", old.event_log != new.event_log),
         ("[auth]", old.auth != new.auth),
         ("[shutdown]", old.shutdown != new.shutdown),
+        ("log.format", old.log.format != new.log.format),
         ("the accounts' addresses", recipients(old) != recipients(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()

@@ -20,7 +20,7 @@ use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::StreamConfig;
+pub use config::{StreamConfig, StreamConfigError};
 
 use self::negotiate::Transport;
 use self::poll::Patience;
@@ -71,10 +71,12 @@ async fn subscribe(State(transports): State<Transports>, request: Request) -> Re
     let mut response = match transport {
         Transport::WebSocket => websocket::subscribe(transports, request, query, authority).await?,
         Transport::Stream(format) => stream::subscribe(&transports, format, selection, &query, &authority).await?,
-        Transport::LongPoll => poll::subscribe(&transports, headers, selection, &query, Patience::Long).await?,
-        Transport::Poll => poll::subscribe(&transports, headers, selection, &query, Patience::None).await?,
+        Transport::LongPoll => {
+            poll::subscribe(&transports, headers, selection, &query, Patience::Long, &authority).await?
+        }
+        Transport::Poll => poll::subscribe(&transports, headers, selection, &query, Patience::None, &authority).await?,
     };
-    let vary = axum::http::HeaderValue::from_static("Accept, Authorization, Cookie");
+    let vary = axum::http::HeaderValue::from_static("Accept, Authorization, Cookie, Last-Event-ID");
     response.headers_mut().append(header::VARY, vary);
     Ok(response)
 }

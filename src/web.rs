@@ -3,15 +3,12 @@
 //! There is no build step and nothing is loaded from elsewhere: what is in `src/web/` is what browsers get. The page
 //! shows text from strangers, so the headers leave it no way to run or load anything that is not one of these files.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use crate::http::matches_tag;
+use crate::http::{entity_tag, matches_tag};
 
 /// A file of the page.
 #[derive(Debug, Clone, Copy)]
@@ -62,15 +59,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// `/` and what the page loads.
 pub fn router() -> Router {
     ASSETS.iter().fold(Router::new(), |router, asset| {
-        let tag = tag(asset.body);
+        let tag = entity_tag(asset.body.as_bytes());
         router.route(asset.path, get(async move |headers: HeaderMap| answer(asset, &tag, &headers)))
     })
-}
-
-/// A strong entity tag: the same for the same bytes, whatever the version is called.
-fn tag(body: &str) -> String {
-    let hash = digest(&SHA256, body.as_bytes());
-    format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(hash.as_ref().get(..16).unwrap_or_default()))
 }
 
 fn answer(asset: &Asset, tag: &str, request: &HeaderMap) -> Response {

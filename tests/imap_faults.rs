@@ -299,3 +299,47 @@ async fn a_log_that_takes_nothing_is_waited_for() {
     drop(peer);
     watching.stop().await;
 }
+
+#[tokio::test]
+async fn uids_that_come_again_are_announced_once() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let mut watching = Watching::start(folder.path(), &[server.account()], config());
+    let (mut peer, idle) = server.idling(5, 10).await;
+    watching.next(EventKind::AccountUp).await;
+    peer.send("* 6 EXISTS\r\n").await;
+    peer.done(&idle).await;
+    peer.answer("UID FETCH 10:* (UID FLAGS", &message(6, 10, "ten")).await;
+    assert_eq!(watching.subject().await, "ten");
+    drop(peer);
+
+    // A replica that does not have it yet, and gets it while it is watched.
+    let mut peer = server.opened(5, 10).await;
+    peer.answer("NOOP", "* 7 EXISTS\r\n").await;
+    let both = message(6, 10, "ten") + &message(7, 11, "eleven");
+    peer.answer("UID FETCH 10:* (UID FLAGS", &both).await;
+    assert_eq!(watching.subject().await, "eleven");
+    drop(peer);
+    watching.stop().await;
+}
+
+#[tokio::test]
+async fn flags_that_change_meanwhile_announce_nothing() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let mut watching = Watching::start(folder.path(), &[server.account()], config());
+    let (mut peer, _) = server.idling(0, 1).await;
+    watching.next(EventKind::AccountUp).await;
+    peer.send("* BYE moving\r\n").await;
+    drop(peer);
+    let mut peer = server.opened(60, 61).await;
+    let lines = |range: std::ops::RangeInclusive<u32>| range.map(|uid| format!("* {uid} FETCH (UID {uid})\r\n"));
+    peer.answer("UID FETCH 1:* (UID)", &lines(1..=60).collect::<String>()).await;
+    let messages = |range: std::ops::RangeInclusive<u32>| range.map(|uid| message(uid, uid, &uid.to_string()));
+    let flags = "* 60 FETCH (UID 60 FLAGS (\\Seen))\r\n";
+    peer.answer("UID FETCH 1:50 (", &(flags.to_owned() + &messages(1..=50).collect::<String>())).await;
+    peer.answer("UID FETCH 51:60 (", &messages(51..=60).collect::<String>()).await;
+    for uid in 1..=60 {
+        assert_eq!(watching.subject().await, uid.to_string());
+    }
+    drop(peer);
+    watching.stop().await;
+}

@@ -10,9 +10,10 @@
 
 mod support;
 
+use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 use support::server::{Options, Server};
-use support::stream::{Stream, WebSocket};
+use support::stream::{Stream, WebSocket, parse_sse};
 use support::{eventually, within};
 
 const NDJSON: &str = "application/x-ndjson";
@@ -115,6 +116,21 @@ async fn the_answer_says_when_history_is_not_whole() {
     }
 }
 
+/// A browser sends back the last ID that it read, and a stream without any would begin at the moment of the reconnect.
+#[tokio::test]
+async fn an_event_source_that_had_no_event_yet_resumes_where_it_began() {
+    let server = Server::start().await;
+    server.publish("t/other", &json!("so that there is an ID")).await;
+    let path = "/events?topic=t/resume";
+    let mut quiet = Stream::open(&server, path, SSE).await;
+    let hello = parse_sse(&quiet.record().await.expect("a record"));
+    assert_eq!(quiet.headers["last-event-id"], hello.id.as_str());
+    drop(quiet);
+    let missed = server.publish("t/resume", &json!("meanwhile")).await;
+    let mut back = Stream::open_with(&server, path, SSE, &server.token, Some(&hello.id)).await;
+    assert_eq!(back.sse().await.id, missed);
+}
+
 #[tokio::test]
 async fn a_poll_that_has_nothing_new_costs_nothing() {
     let server = Server::start().await;
@@ -131,6 +147,28 @@ async fn a_poll_that_has_nothing_new_costs_nothing() {
     assert_eq!(changed.status(), 200);
     let answer: Value = changed.json().await.expect("JSON");
     assert_eq!(answer["last_event_id"], json!(new));
+}
+
+/// A cache that kept the answer before asks whether it still holds, and hands it out again if it is told so.
+#[tokio::test]
+async fn a_poll_s_tag_is_of_the_whole_answer() {
+    let server = Server::start().await;
+    let ids = publish_ten(&server).await;
+    let get = |path: &'static str, from: &str, tag: &HeaderValue| {
+        let request = server.get(path).header("accept", "application/json").header("last-event-id", from);
+        let request = request.header("if-none-match", tag);
+        async { within("the poll's answer", request.send()).await.expect("an answer") }
+    };
+    let none = HeaderValue::from_static("\"\"");
+    let first = get("/events?topic=t/resume", &ids[7], &none).await;
+    let vary: Vec<_> = first.headers().get_all("vary").iter().map(|value| value.to_str().expect("text")).collect();
+    assert!(vary.iter().any(|value| value.contains("Last-Event-ID")), "{vary:?}");
+    let next = get("/events?topic=t/resume", &ids[9], &first.headers()["etag"]).await;
+    assert_eq!(next.status(), 200, "two events again instead of none");
+    let last = get("/events?topic=t/resume&limit=2", &ids[7], &none).await;
+    server.publish("t/resume", &json!("new")).await;
+    let more = get("/events?topic=t/resume&limit=2", &ids[7], &last.headers()["etag"]).await;
+    assert_eq!(more.status(), 200, "now there is more");
 }
 
 #[tokio::test]
@@ -184,7 +222,13 @@ async fn topics_are_added_and_dropped_on_a_websocket() {
     server.publish("t/a", &json!(3)).await;
     let fourth = server.publish("t/b", &json!(4)).await;
     assert_eq!(id(&socket.event().await), fourth);
-    for wrong in [json!({ "subscribe": "t/a" }), json!({ "subscribe": ["{"] }), json!({ "order": 1 }), json!(7)] {
+    for wrong in [
+        json!({ "subscribe": "t/a" }),
+        json!({ "subscribe": ["{"] }),
+        json!({ "order": 1 }),
+        json!(7),
+        json!([["t/a"]]),
+    ] {
         socket.say(&wrong).await;
         let answer = socket.message().await;
         assert_eq!(answer["control"], "error", "{wrong}: {answer}");

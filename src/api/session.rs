@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use crate::auth::{COOKIE_NAME, Claims, MercureClaims, PostriderClaims};
 use crate::event::TopicMatcher;
-use crate::http::Problem;
+use crate::http::{Problem, media_type, parse_object, read_body, unsupported_media_type};
 
 /// How long a sign-in link is good.
 pub const SIGN_IN_LIFETIME: Duration = Duration::from_hours(1);
 /// How long the session is good that it begins.
 const SESSION_LIFETIME: Duration = Duration::from_hours(30 * 24);
+/// The longest body of a sign-in: a token and what is around it.
+const BODY_BYTES_MAX: usize = 16 * 1024;
 /// The subject of the link's token.
 const SIGN_IN_SUBJECT: &str = "sign-in-link";
 
@@ -42,9 +44,9 @@ fn expiry(now: Timestamp, lifetime: Duration) -> u64 {
 }
 
 /// What the page sends.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SignIn {
+struct SignIn {
     token: String,
 }
 
@@ -70,7 +72,19 @@ impl From<&Claims> for Session {
 }
 
 /// `POST`: begins a session.
-pub(super) async fn begin(State(api): State<Api>, Json(sign_in): Json<SignIn>) -> Result<Response, Problem> {
+pub(super) async fn begin(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    // A page of another site can send this type only after a preflight, which it does not pass: nobody is signed in
+    // as somebody else unawares.
+    if media_type(request.headers()) != "application/json" {
+        return Err(unsupported_media_type("application/json"));
+    }
+    let body = read_body(request, BODY_BYTES_MAX).await?;
+    let sign_in: SignIn = parse_object(&body).map_err(|err| {
+        // Not the error itself, which may quote the token.
+        let (line, column) = (err.line(), err.column());
+        let detail = format!("expected {{\"token\": \"TOKEN\"}}, which ends to be so at line {line}, column {column}");
+        Problem::bad_request("json-invalid", detail)
+    })?;
     let mut claims = api.gate.token(&sign_in.token)?;
     let token = if claims.sub.as_deref() == Some(SIGN_IN_SUBJECT) {
         (claims.exp, claims.sub) = (Some(expiry(Timestamp::now(), SESSION_LIFETIME)), Some("session".to_owned()));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use postrider::auth::KeyError;
 use postrider::config::ConfigError;
+use postrider::event_log::OpenError;
 use postrider::server::StartError;
 
 use super::imap_url::ImapUrlError;
@@ -128,8 +129,14 @@ impl CliError {
             | Self::NoToken(_)
             | Self::NoKey(_)
             | Self::Url(_)
-            | Self::Json(_) => EX_CONFIG,
-            Self::Unreachable(..) | Self::Check(_) | Self::Start(StartError::Listen { .. }) => EX_UNAVAILABLE,
+            | Self::Json(_)
+            | Self::Start(StartError::Key(_) | StartError::Routing(_) | StartError::EventLog(OpenError::Folder(..))) => {
+                EX_CONFIG
+            }
+            // What is taken may be free later, once the other process has ended.
+            Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_)))
+            | Self::Unreachable(..)
+            | Self::Check(_) => EX_UNAVAILABLE,
             Self::Refused { status, .. } if status.is_server_error() => EX_UNAVAILABLE,
             _ => 1,
         })

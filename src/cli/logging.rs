@@ -3,9 +3,16 @@
 use std::io::{self, IsTerminal};
 
 use postrider::config::{LogConfig, LogFormat};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::{EnvFilter, Layer, reload};
+
+/// Libraries whose `trace` writes down what crosses the wire: mail, passwords and tokens never go into diagnostics,
+/// whatever the filter says.
+const WIRE_CRATES: [&str; 9] =
+    ["async_imap", "h2", "hyper", "hyper_util", "imap_proto", "lettre", "reqwest", "rustls", "tungstenite"];
 
 /// Changes what is said, while the program runs.
 pub struct Filter {
@@ -26,10 +33,11 @@ pub fn start(config: &LogConfig, verbose: u8) -> Filter {
     let output = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && colours_wanted());
+    let unwired = filter_fn(|metadata| !is_wire(metadata));
     let registry = tracing_subscriber::registry().with(layer);
     let started = match config.format {
-        LogFormat::Text => registry.with(output).try_init(),
-        LogFormat::Json => registry.with(output.json()).try_init(),
+        LogFormat::Text => registry.with(output.with_filter(unwired)).try_init(),
+        LogFormat::Json => registry.with(output.json().with_filter(unwired)).try_init(),
     };
     // Only a second start fails, and then the first one's settings hold.
     debug_assert!(started.is_ok(), "diagnostics start once");
@@ -47,6 +55,12 @@ fn filter(config: &LogConfig, verbose: u8) -> EnvFilter {
         1 => EnvFilter::new("info,postrider=debug"),
         _ => EnvFilter::new("debug,postrider=trace"),
     }
+}
+
+/// Whether a library says what crosses the wire.
+fn is_wire(metadata: &Metadata<'_>) -> bool {
+    let name = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() == Level::TRACE && WIRE_CRATES.contains(&name)
 }
 
 /// Starts diagnostics of a command that talks to a server: warnings only, since its result is on standard output.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use postrider::config::Config;
 use postrider::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
@@ -36,7 +36,7 @@ impl Signals {
     /// configuration again.
     pub async fn run(mut self, server: Server, load: impl Fn() -> Option<Config>) -> ExitCode {
         let stop = CancellationToken::new();
-        let (reloads, receiver) = mpsc::channel(1);
+        let (reloads, receiver) = watch::channel(None);
         let mut running = pin!(server.run(receiver, stop.clone()));
         let code = loop {
             tokio::select! {
@@ -45,8 +45,8 @@ impl Signals {
                 _ = self.interrupt.recv() => break ExitCode::from(INTERRUPTED),
                 _ = self.hangup.recv() => {
                     if let Some(config) = load() {
-                        // A full queue means that one is on its way already.
-                        let _full = reloads.try_send(config).is_err();
+                        // One that was not taken yet is out of date.
+                        reloads.send_replace(Some(config));
                     }
                 }
             }

@@ -134,8 +134,9 @@ impl Watch {
             return Err(CliError::Answer(self.server.to_string()));
         }
         if self.start.is_none() {
-            // The place where the stream began: with it, even a connection that breaks at once loses nothing.
-            self.start = header(LAST_EVENT_ID).and_then(|id| id.parse().ok()).map(Start::After);
+            // The place where the stream began, `earliest` in an empty log: with it, even a connection that breaks
+            // before the first event loses nothing.
+            self.start = header(LAST_EVENT_ID).and_then(|id| id.parse().ok());
         }
         Ok(response)
     }

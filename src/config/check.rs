@@ -14,6 +14,9 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
         problems.extend(checked.err().map(|message| Problem { place: places.of(name).cloned(), message }));
     };
     // Each module's own check, one line for each section that has one.
+    section("http", config.http.check().map_err(|err| err.to_string()));
+    section("stream", config.stream.check().map_err(|err| err.to_string()));
+    section("event_log", config.event_log.check().map_err(|err| err.to_string()));
     section("imap", config.imap.check().map_err(|err| err.to_string()));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
     let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref());

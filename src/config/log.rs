@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// `[log]`: what is said on standard error, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,24 @@ impl LogConfig {
     /// # Errors
     /// When the text is not one.
     pub fn env_filter(&self) -> Result<EnvFilter, LogConfigError> {
-        EnvFilter::builder().parse(&self.filter).map_err(LogConfigError)
+        // An empty one would silence errors too; who wants that says `off`.
+        let builder = EnvFilter::builder().with_default_directive(LevelFilter::ERROR.into());
+        builder.parse(&self.filter).map_err(LogConfigError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_silenced_by_name_only() {
+        let level = |filter: &str| {
+            let config = LogConfig { filter: filter.to_owned(), ..LogConfig::default() };
+            config.env_filter().unwrap().max_level_hint()
+        };
+        assert_eq!(level(""), Some(LevelFilter::ERROR));
+        assert_eq!(level("off"), Some(LevelFilter::OFF));
+        assert_eq!(level("postrider::source=debug"), Some(LevelFilter::DEBUG));
     }
 }

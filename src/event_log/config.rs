@@ -20,6 +20,30 @@ pub struct EventLogConfig {
     pub queue_max: NonZeroUsize,
 }
 
+/// Why the section cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventLogConfigError {
+    /// The queue's places are allocated at once.
+    #[error("`event_log.queue_max` must be at most {0}")]
+    Queue(usize),
+}
+
+impl EventLogConfig {
+    const QUEUE_LIMIT: usize = 100_000;
+
+    /// Checks what a type cannot say.
+    ///
+    /// # Errors
+    /// See [`EventLogConfigError`].
+    pub fn check(&self) -> Result<(), EventLogConfigError> {
+        if self.queue_max.get() > Self::QUEUE_LIMIT {
+            return Err(EventLogConfigError::Queue(Self::QUEUE_LIMIT));
+        }
+        Ok(())
+    }
+}
+
 impl Default for EventLogConfig {
     fn default() -> Self {
         Self {

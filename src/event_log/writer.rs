@@ -41,6 +41,8 @@ pub(super) struct Writer {
     ids: EventIdGenerator,
     /// Moves only when a commit has returned.
     head: Position,
+    /// The last commit failed: said once, and once more when it is over.
+    failing: bool,
 }
 
 /// One batch on its way to disk. What it changes outside the database is undone when it fails.
@@ -81,7 +83,16 @@ impl Writer {
         drop(rows);
         drop(statement);
         tails.start_at(head, newest);
-        Ok(Self { connection, path, topics, tails, retention, ids: EventIdGenerator::after(newest), head })
+        Ok(Self {
+            connection,
+            path,
+            topics,
+            tails,
+            retention,
+            ids: EventIdGenerator::after(newest),
+            head,
+            failing: false,
+        })
     }
 
     /// Works until it is told to close, or nobody is left who could ask.
@@ -124,6 +135,9 @@ impl Writer {
         drop(places);
         match result {
             Ok(answers) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the event log takes events again");
+                }
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     // A source that no longer waits has its event all the same.
                     let _gone = reply.send(Ok(answer)).is_err();
@@ -131,7 +145,9 @@ impl Writer {
             }
             Err(err) => {
                 let err = self.append_error(err);
-                tracing::error!(error = %err, "nothing was committed");
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(error = %err, "nothing can be committed to the event log, senders are told to wait");
+                }
                 for reply in replies {
                     let _gone = reply.send(Err(err.clone())).is_err();
                 }

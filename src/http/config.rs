@@ -25,9 +25,38 @@ pub struct HttpConfig {
     pub stall_timeout: Duration,
 }
 
+/// Why the section cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpConfigError {
+    /// None would serve nobody, and a million is beyond what a process may open.
+    #[error("`http.connections_max` must be from 1 to {0}")]
+    Connections(usize),
+    /// A time of zero would refuse everybody, one of years protects nobody.
+    #[error("`http.{0}` must be from {1:?} to {2:?}")]
+    Time(&'static str, Duration, Duration),
+}
+
 impl HttpConfig {
     /// Where `listen` is by default.
     pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8025);
+    const CONNECTIONS_LIMIT: usize = 1_000_000;
+
+    /// Checks what a type cannot say.
+    ///
+    /// # Errors
+    /// See [`HttpConfigError`].
+    pub fn check(&self) -> Result<(), HttpConfigError> {
+        if !(1..=Self::CONNECTIONS_LIMIT).contains(&self.connections_max) {
+            return Err(HttpConfigError::Connections(Self::CONNECTIONS_LIMIT));
+        }
+        let (least, most) = (Duration::from_millis(100), Duration::from_hours(24));
+        let times = [("header_timeout", self.header_timeout), ("stall_timeout", self.stall_timeout)];
+        match times.into_iter().find(|(_, time)| !(least..=most).contains(time)) {
+            Some((name, _)) => Err(HttpConfigError::Time(name, least, most)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for HttpConfig {

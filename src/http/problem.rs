@@ -50,6 +50,12 @@ impl Problem {
         problem.with(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
+    /// The connection ends with this answer.
+    #[must_use]
+    pub(super) fn closing(self) -> Self {
+        self.with(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some((name, value));
         self

@@ -1,6 +1,5 @@
 //! The accept loop: limits before anything is read, deadlines on what is read, and a shutdown that ends.
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::HttpConfig;
+use super::opening::Opened;
 use super::stall::Stall;
 
 /// Pause after accepting failed: the usual reason, no file descriptors, does not pass at once.
@@ -93,7 +93,7 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    first_byte(&stream, config.header_timeout, &stop).await?;
+    let stream = Opened::read(stream, config.header_timeout, &stop).await?;
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(BUFFER_MAX);
     builder
@@ -112,14 +112,4 @@ async fn connection(
     }
     serving.as_mut().graceful_shutdown();
     serving.await
-}
-
-/// Waits for a connection's first byte: hyper's own deadline begins only when it knows which version is spoken.
-async fn first_byte(stream: &TcpStream, limit: Duration, stop: &CancellationToken) -> io::Result<()> {
-    let mut byte = [0];
-    let waited = tokio::select! {
-        waited = timeout(limit, stream.peek(&mut byte)) => waited,
-        () = stop.cancelled() => return Ok(()),
-    };
-    waited.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no request"))?.map(drop)
 }

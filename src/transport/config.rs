@@ -34,7 +34,33 @@ impl Default for StreamConfig {
     }
 }
 
+/// Why the section cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`stream.{name}` must be from {least:?} to {most:?}")]
+pub struct StreamConfigError {
+    name: &'static str,
+    least: Duration,
+    most: Duration,
+}
+
 impl StreamConfig {
+    /// Checks what a type cannot say.
+    ///
+    /// # Errors
+    /// For times that would make streams spin, or that no clock can hold.
+    pub fn check(&self) -> Result<(), StreamConfigError> {
+        let (second, most) = (Duration::from_secs(1), Duration::from_hours(24));
+        let times = [
+            ("heartbeat", self.heartbeat, second),
+            ("retry", self.retry, Duration::ZERO),
+            ("long_poll_max", self.long_poll_max, second),
+        ];
+        match times.into_iter().find(|(_, time, least)| !(*least..=most).contains(time)) {
+            Some((name, _, least)) => Err(StreamConfigError { name, least, most }),
+            None => Ok(()),
+        }
+    }
+
     /// When a client should come back, in milliseconds: not all at the same moment.
     pub(super) fn retry_ms(&self) -> u64 {
         let base = u64::try_from(self.retry.as_millis()).unwrap_or(u64::MAX / 2);

@@ -68,7 +68,7 @@ impl Feed {
             waiting: VecDeque::new(),
             heartbeat,
             heartbeat_at: Instant::now() + heartbeat,
-            expires_at: Instant::now() + authority.expires_at().map_or(FAR, time_until),
+            expires_at: Instant::now() + time_left(authority),
             write_bytes_max: transports.config.write_bytes_max,
             stop: transports.stop.clone(),
         }
@@ -127,6 +127,8 @@ impl Feed {
     }
 }
 
-fn time_until(moment: Timestamp) -> Duration {
-    Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO).min(FAR)
+/// How long the token is still good.
+pub(super) fn time_left(authority: &Authority) -> Duration {
+    let until = |moment: Timestamp| Duration::try_from(moment.duration_since(Timestamp::now()));
+    authority.expires_at().map_or(FAR, |moment| until(moment).unwrap_or(Duration::ZERO)).min(FAR)
 }

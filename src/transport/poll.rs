@@ -7,10 +7,12 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::Transports;
+use super::feed::time_left;
 use super::query::Query;
 use super::stream::insert_opening;
+use crate::auth::Authority;
 use crate::event_log::{ReadError, Selection};
-use crate::http::{Problem, matches_tag};
+use crate::http::{Problem, entity_tag, matches_tag};
 use crate::hub::{Batch, Opening, Subscription};
 
 /// How long `transport=long-poll` waits when the client does not say.
@@ -32,6 +34,7 @@ pub(super) async fn subscribe(
     selection: Selection,
     query: &Query,
     patience: Patience,
+    authority: &Authority,
 ) -> Result<Response, Problem> {
     let (mut subscription, opening) = transports.hub.subscribe(selection, super::resume(query)).await?;
     let mut answer = Answer { opening, last: opening.to_string(), events: Vec::new(), more: false };
@@ -41,7 +44,8 @@ pub(super) async fn subscribe(
         Patience::None => Duration::ZERO,
     };
     if answer.events.is_empty() && !wait.is_zero() {
-        let until = Instant::now() + wait;
+        // What comes when the token has expired is no longer for its bearer.
+        let until = Instant::now() + wait.min(time_left(authority));
         tokio::select! {
             batch = timeout_at(until, subscription.next()) => {
                 if let Ok(batch) = batch {
@@ -86,12 +90,15 @@ impl Answer {
     }
 
     fn into_response(self, request: &HeaderMap, cacheable: bool) -> Response {
-        let tag = format!("\"{}\"", self.last);
+        let body = self.body();
+        // Of the whole answer: one with these events and one after them name the same ID to go on with, and a cache
+        // that was told "unchanged" of the second would hand out the events of the first again.
+        let tag = entity_tag(&body);
         let unchanged = request.get(header::IF_NONE_MATCH).is_some_and(|tags| matches_tag(tags, &tag));
         let mut response = if cacheable && unchanged {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            ([(header::CONTENT_TYPE, "application/json")], self.body()).into_response()
+            ([(header::CONTENT_TYPE, "application/json")], body).into_response()
         };
         let headers = response.headers_mut();
         insert_opening(headers, self.opening);

@@ -1,9 +1,7 @@
 //! `POST /events`: publishes an update, as JSON or as a form.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -11,8 +9,10 @@ use url::form_urlencoded;
 use super::Transports;
 use crate::event::{Draft, EventKind, Origin, Topic};
 use crate::event_log::Append;
-use crate::http::Problem;
+use crate::http::{Problem, media_type, parse_object, read_body, unsupported_media_type};
 
+/// The longest body of a publisher's request.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Topics of one update.
 const TOPICS_MAX: usize = 20;
 /// The longest name of a type of update, in bytes.
@@ -70,19 +70,15 @@ pub(super) async fn publish(State(transports): State<Transports>, request: Reque
     Ok(Json(json!({ "id": id })))
 }
 
-/// Reads the body: axum ends it at 2 MiB.
+/// Reads the body.
 async fn parse(request: Request) -> Result<Update, Problem> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let media_type = media_type(request.headers());
     if !["application/json", "application/x-www-form-urlencoded"].contains(&media_type.as_str()) {
-        let detail = "send the update as `application/json` or `application/x-www-form-urlencoded`";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail));
+        return Err(unsupported_media_type("application/json` or `application/x-www-form-urlencoded"));
     }
-    let body = Bytes::from_request(request, &())
-        .await
-        .map_err(|err| Problem::new(err.status(), "body", format!("the update cannot be read: {}", err.body_text())))?;
+    let body = read_body(request, BODY_BYTES_MAX).await?;
     if media_type == "application/json" {
-        serde_json::from_slice(&body)
+        parse_object(&body)
             .map_err(|err| Problem::bad_request("json-invalid", format!("the update is not right: {err}")))
     } else {
         form(&body)

@@ -100,7 +100,9 @@ fn hello(format: Format, opening: Opening, config: &StreamConfig) -> Bytes {
     match format {
         Format::Sse => {
             let data = json!({ "last_event_id": last_event_id });
-            format!("retry: {}\nevent: hello\ndata: {data}\n\n", config.retry_ms()).into()
+            // The field `id` is what `EventSource` comes back with: without it, one that breaks off before its first
+            // event would begin anew, and miss what came meanwhile.
+            format!("retry: {}\nevent: hello\ndata: {data}\nid: {last_event_id}\n\n", config.retry_ms()).into()
         }
         Format::Lines => format!("{}\n", json!({ "control": "hello", "last_event_id": last_event_id })).into(),
         Format::Multipart => {

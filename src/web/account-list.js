@@ -37,7 +37,7 @@ export class AccountList {
   /** Begins to show what this session may see. */
   start(session) {
     this.#session = session;
-    this.refresh();
+    this.refresh(0);
   }
 
   /** Forgets everything. */

@@ -16,7 +16,7 @@ export function row(event, about) {
 
 function mail(event) {
   const { message } = event;
-  const { name, address } = sender(message);
+  const { name, address } = sender(event);
   return [
     element(
       "p",

@@ -53,11 +53,12 @@ export function isOfAccount(event) {
   return event.kind.startsWith("Account");
 }
 
-/** Who sent a message: `{ name, address }`, of which one is always there. */
-export function sender(message) {
-  const [first] = message?.from ?? [];
-  if (!first) return { name: "Unknown sender" };
-  return first.name ? first : { name: first.address };
+/** Who sent a message: `{ name, address }`, of which the name is always there. */
+export function sender(event) {
+  const [first] = event.message?.from ?? [];
+  if (first) return first.name ? first : { name: first.address };
+  // A message without `From` came from somebody, too, if it came by SMTP.
+  return { name: event.envelope?.mail_from || "Unknown sender" };
 }
 
 /** The subject, or that there is none to show. */
@@ -107,7 +108,7 @@ export function announcement(events) {
   const mails = events.filter((event) => event.kind === "MessageNew");
   const trouble = events.filter(isTrouble).map(headline);
   const [mail] = mails;
-  if (mails.length === 1) trouble.push(`New mail from ${sender(mail.message).name}: ${subject(mail.message)}`);
+  if (mails.length === 1) trouble.push(`New mail from ${sender(mail).name}: ${subject(mail.message)}`);
   if (mails.length > 1) trouble.push(`${mails.length} new mails`);
   return trouble.join(". ");
 }

@@ -9,7 +9,9 @@
     reason = "clippy takes only functions marked as tests for tests"
 )]
 
+pub mod browser;
 pub mod dovecot;
+pub mod problem;
 pub mod scripted_imap;
 pub mod server;
 pub mod stream;
@@ -19,7 +21,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// How long anything may take before a test fails. Generous: what is slow on a busy machine is not wrong.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits for `future`, and says what was awaited if it takes too long.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

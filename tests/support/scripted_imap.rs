@@ -47,6 +47,8 @@ impl ScriptedImap {
     /// The next connection, with nothing said.
     pub async fn accept(&self) -> Peer {
         let (stream, _) = within("a connection", self.listener.accept()).await.unwrap();
+        // Else a line waits for the acknowledgement of the one before.
+        stream.set_nodelay(true).unwrap();
         Peer { stream: BufReader::new(stream) }
     }
 

@@ -23,10 +23,12 @@ pub struct Server {
     /// A token that may do everything.
     pub token: String,
     pub data_dir: PathBuf,
+    /// Its configuration file.
+    pub config: PathBuf,
     pub client: reqwest::Client,
     /// Kept open: a program that cannot write its output would end.
     _output: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
-    _folder: Option<tempfile::TempDir>,
+    _folder: tempfile::TempDir,
 }
 
 /// How to start it.
@@ -38,6 +40,10 @@ pub struct Options {
     pub http: Option<String>,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// A program, with its first arguments, that gets postrider's command line and becomes it.
+    pub wrapper: Vec<String>,
+    /// Where diagnostics go, for tests that read them.
+    pub errors: Option<PathBuf>,
 }
 
 impl Server {
@@ -52,11 +58,16 @@ impl Server {
         let config = folder.path().join("postrider.toml");
         std::fs::write(&config, &options.config).expect("a configuration file");
         let http = options.http.as_deref().unwrap_or("127.0.0.1:0");
-        let mut child = command(&data_dir, &config)
+        let errors = options
+            .errors
+            .as_ref()
+            .map_or_else(Stdio::inherit, |path| std::fs::File::create(path).expect("a file").into());
+        let mut child = command(&options.wrapper, &data_dir, &config)
             .args(["--http", http, "--smtp", "127.0.0.1:0"])
             .args(&options.arguments)
             .envs(options.environment.iter().cloned())
             .stdout(Stdio::piped())
+            .stderr(errors)
             .spawn()
             .expect("postrider starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
@@ -82,9 +93,10 @@ impl Server {
             token: sign_in.split_once("#token=").expect("a token").1.to_owned(),
             sign_in,
             data_dir,
+            config,
             client: reqwest::Client::new(),
             _output: lines,
-            _folder: options.data_dir.is_none().then_some(folder),
+            _folder: folder,
         }
     }
 
@@ -144,17 +156,24 @@ impl Server {
         self.child.kill().await.expect("postrider can be killed");
     }
 
+    /// Sends a signal, named as `kill` does.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().await.expect("kill");
+        assert!(sent.success());
+    }
+
     /// SIGTERM; returns the exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
-        let pid = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-        assert!(sent.success());
+        self.signal("TERM").await;
         within("postrider to stop", self.child.wait()).await.expect("an exit").code()
     }
 }
 
-fn command(data_dir: &Path, config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+fn command(wrapper: &[String], data_dir: &Path, config: &Path) -> Command {
+    let mut words = wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_postrider")]);
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
     command.arg("--config").arg(config).arg("--data-dir").arg(data_dir).arg("run").kill_on_drop(true);
     // A developer's own settings must not decide a test.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_")) {

@@ -47,14 +47,18 @@ impl Stream {
         Self { headers: response.headers().clone(), response, buffer: Vec::new(), separator }
     }
 
-    /// The next record; none at the end.
+    /// The next record; at the end what is left behind the last one, then none.
     pub async fn record(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.buffer.windows(self.separator.len()).position(|bytes| bytes == self.separator) {
                 let record: Vec<u8> = self.buffer.drain(..at + self.separator.len()).collect();
                 return Some(String::from_utf8(record[..at].to_vec()).expect("UTF-8"));
             }
-            let chunk = within("a record of the stream", self.response.chunk()).await.expect("the stream goes on")?;
+            let chunk = within("a record of the stream", self.response.chunk()).await.expect("the stream goes on");
+            let Some(chunk) = chunk else {
+                let left = std::mem::take(&mut self.buffer);
+                return (!left.is_empty()).then(|| String::from_utf8(left).expect("UTF-8"));
+            };
             self.buffer.extend_from_slice(&chunk);
         }
     }
@@ -74,12 +78,12 @@ impl Stream {
         }
     }
 
-    /// The next Server-Sent Event that has an ID.
+    /// The next Server-Sent Event that is one of the log's.
     pub async fn sse(&mut self) -> Sse {
         loop {
             let record = self.record().await.expect("an event before the end");
             let sse = parse_sse(&record);
-            if !sse.id.is_empty() {
+            if !sse.id.is_empty() && sse.event != "hello" {
                 return sse;
             }
         }

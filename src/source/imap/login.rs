@@ -35,6 +35,8 @@ pub(super) async fn log_in(
     config: &ImapConfig,
     tls: &TlsSettings,
 ) -> Result<LoggedIn, ImapError> {
+    // Before anything is sent: connections that never log in look like an attack to the server.
+    let password = endpoint.password().await?;
     let mut way = Way::open(endpoint, config, tls).await?;
     let offered = match way.greeting.as_ref().and_then(capabilities_in) {
         Some(offered) => offered,
@@ -44,8 +46,6 @@ pub(super) async fn log_in(
     let capabilities = if preauthenticated {
         offered
     } else {
-        // Fetched now and dropped when the login is over.
-        let password = endpoint.password().await?;
         match authenticate(&mut way.connection, &offered, endpoint, &password, config).await? {
             Some(capabilities) => capabilities,
             // What a server offers changes with the login (RFC 9051 §6.2.2).

@@ -114,7 +114,7 @@ impl Session {
         let uid_next = match examined.uid_next {
             Some(uid_next) => uid_next,
             None if examined.mirror.exists() == 0 => 1,
-            None => self.fetch("*", "(UID)").await?.keys().next_back().map_or(1, |uid| uid.saturating_add(1)),
+            None => self.list("*").await?.into_iter().max().map_or(1, |uid| uid.saturating_add(1)),
         };
         Ok(Cursor { uid_validity, uid_next })
     }
@@ -126,7 +126,8 @@ impl Session {
             Resume::CatchUp(cursor) => {
                 self.cursor = cursor;
                 let newest_max = self.context.account.config.catch_up_max.get();
-                return self.catch_up(Some(newest_max)).await;
+                self.catch_up(Some(newest_max)).await?;
+                return Ok(());
             }
             Resume::Baseline(cursor) | Resume::UpToDate(cursor) => {
                 if stored != Some(Stored::At(cursor)) {
@@ -154,16 +155,17 @@ impl Session {
         Ok(())
     }
 
-    /// Reports all messages from the position on, at most the `newest_max` newest one by one.
-    async fn catch_up(&mut self, newest_max: Option<usize>) -> Result<(), ImapError> {
-        let range = format!("{}:*", self.cursor.uid_next);
-        let listed = self.fetch(&range, "(UID)").await?;
-        let plan = Plan::new(listed.into_keys().collect(), newest_max);
+    /// Reports all messages from the position on, at most the `newest_max` newest one by one. Returns how many.
+    async fn catch_up(&mut self, newest_max: Option<usize>) -> Result<usize, ImapError> {
+        let listed = self.list(&format!("{}:*", self.cursor.uid_next)).await?;
+        let plan = Plan::new(listed, newest_max);
         let batches = plan.uids.chunks(BATCH).count();
         for (number, uids) in (1..).zip(plan.uids.chunks(BATCH)) {
             let items = self.wanted.items().to_owned();
             self.context.fetch_begins();
-            let messages = self.fetch(&sequence_set(uids), &items).await?;
+            let mut messages = self.fetch(&sequence_set(uids), &items).await?;
+            // Flags of a message further on may change meanwhile; that message has its turn yet.
+            messages.retain(|uid, _| uids.binary_search(uid).is_ok());
             // UIDs that the server listed and then left out of a completed FETCH are gone (RFC 9051 §6.4.9).
             let is_last = number == batches;
             let overflow = plan.skipped.filter(|_| is_last);
@@ -174,13 +176,14 @@ impl Session {
             };
             self.report(messages, cursor, overflow).await?;
         }
-        Ok(())
+        Ok(plan.uids.len())
     }
 
     /// Reports what was announced while the mailbox was watched.
     pub(super) async fn fetch_new(&mut self) -> Result<(), ImapError> {
-        if self.mirror.unaccounted() as usize > BATCH {
-            return self.catch_up(None).await;
+        // A list that brings nothing is asked for again below, with pauses.
+        if self.mirror.unaccounted() as usize > BATCH && self.catch_up(None).await? > 0 {
+            return Ok(());
         }
         let range = format!("{}:*", self.cursor.uid_next);
         let items = self.wanted.items().to_owned();
@@ -211,27 +214,46 @@ impl Session {
         Ok(())
     }
 
+    /// The UIDs that there are.
+    async fn list(&mut self, uids: &str) -> Result<Vec<u32>, ImapError> {
+        let mut found = Vec::new();
+        self.ask(uids, "(UID)", |_| true, |uid, _| found.push(uid)).await?;
+        Ok(found)
+    }
+
+    async fn fetch(&mut self, uids: &str, items: &str) -> Result<BTreeMap<u32, Fetched>, ImapError> {
+        let mut found: BTreeMap<u32, Fetched> = BTreeMap::new();
+        let wanted = self.wanted.clone();
+        let is_answer = |message: &Fetched| wanted.is_answered_by(message);
+        self.ask(uids, items, is_answer, |uid, message| found.entry(uid).or_default().merge(message)).await?;
+        Ok(found)
+    }
+
     /// Asks for messages by UID. What the answer has of UIDs before the position is dropped: `n:*` names the last
     /// message even when its UID is below n (RFC 9051 §6.4.9).
-    async fn fetch(&mut self, uids: &str, items: &str) -> Result<BTreeMap<u32, Fetched>, ImapError> {
-        let patience = self.patience("UID FETCH");
-        let (mirror, wanted, cursor) = (&mut self.mirror, &self.wanted, self.cursor);
-        let lists_only = items == "(UID)";
-        let mut found: BTreeMap<u32, Fetched> = BTreeMap::new();
+    async fn ask(
+        &mut self,
+        uids: &str,
+        items: &str,
+        is_answer: impl Fn(&Fetched) -> bool,
+        mut found: impl FnMut(u32, Fetched),
+    ) -> Result<(), ImapError> {
+        let (patience, uid_next) = (self.patience("UID FETCH"), self.cursor.uid_next);
+        let mirror = &mut self.mirror;
         let command = format!("UID FETCH {uids} {items}");
         let run = self.connection.run(&command, patience, |response| {
             mirror.hear(&response);
             let Response::Fetch(number, message) = response else { return };
             let Some(uid) = message.uid else { return };
-            if lists_only || wanted.is_answered_by(&message) {
+            if is_answer(&message) {
                 mirror.account_to(number);
             }
-            if uid >= cursor.uid_next {
-                found.entry(uid).or_default().merge(*message);
+            if uid >= uid_next {
+                found(uid, *message);
             }
         });
         run.await?;
-        Ok(found)
+        Ok(())
     }
 
     /// Commits the messages' events together with the position after them, and only then moves.

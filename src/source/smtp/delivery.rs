@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use tracing::{debug, warn};
 
 use super::path::Path;
@@ -30,7 +30,9 @@ pub(super) async fn commit<'q>(
     append_timeout: Duration,
 ) -> Outcome<'q> {
     let (size, recipients) = (transaction.message.len(), transaction.recipients.len());
-    let received = Timestamp::now();
+    // To the millisecond, as the event's own time.
+    let now = Timestamp::now();
+    let received = now.round(Unit::Millisecond).unwrap_or(now);
     let append = if size <= INLINE_BYTES_MAX {
         append_of(&transaction, queue_id, received)
     } else {

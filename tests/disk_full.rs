@@ -1,0 +1,238 @@
+//! The event log's volume is full: nothing that was acknowledged is lost, nothing more is acknowledged, and it goes on
+//! by itself when there is space again. The volume is a real one of a few megabytes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's own functions"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::Command;
+
+use lettre::AsyncTransport;
+use lettre::address::Envelope;
+use serde_json::{Value, json};
+use support::dovecot::Dovecot;
+use support::server::{Options, Server};
+use support::stream::Stream;
+use support::{eventually, within};
+
+/// Bytes of the volume: room for something else, and for the log with some of its events.
+const VOLUME: &str = "8m";
+/// Bytes of something else that is on the volume.
+const ELSE_BYTES: usize = 4 << 20;
+
+/// A server whose data folder is a small volume of its own, which nobody else sees and which ends with it.
+struct Small {
+    server: Server,
+    _folder: tempfile::TempDir,
+}
+
+impl Small {
+    async fn start(config: String) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = folder.path().join("data");
+        fs::create_dir(&data_dir).expect("a folder");
+        let mount = "mount -t tmpfs -o size=\"$1\" tmpfs \"$2\" && shift 2 && exec \"$@\"";
+        let words = |flag: &str| ["unshare", flag, "--", "sh", "-c", mount, "sh", VOLUME].map(str::to_owned).to_vec();
+        // A user namespace needs no privileges but may be forbidden; root needs none.
+        let wrapper = ["-rm", "-m"].map(words).into_iter().map(|mut words| {
+            words.push(data_dir.to_str().expect("a path").to_owned());
+            words
+        });
+        let wrapper = wrapper.into_iter().find(|words| {
+            let tried = Command::new(&words[0]).args(&words[1..]).arg("true").output();
+            tried.is_ok_and(|output| output.status.success())
+        });
+        let wrapper = wrapper.expect(
+            "no small volume can be mounted here, and a full disk must be tested with a real one: run the tests as \
+             root, or allow user namespaces (util-linux' `unshare -rm`)",
+        );
+        let options = Options { data_dir: Some(data_dir), config, wrapper, ..Options::default() };
+        let small = Self { server: Server::with(options).await, _folder: folder };
+        fs::write(small.volume().join("else"), vec![b'x'; ELSE_BYTES]).expect("there is space");
+        small
+    }
+
+    /// The data folder as the server sees it.
+    fn volume(&self) -> PathBuf {
+        let pid = self.server.child.id().expect("it runs");
+        let inside = self.server.data_dir.strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{pid}/root")).join(inside)
+    }
+
+    /// Lets something else grow until no space is left.
+    fn fill(&self) {
+        let mut filler = fs::File::options().append(true).open(self.volume().join("else")).expect("a file");
+        for size in [1 << 16, 1 << 12, 1] {
+            loop {
+                match filler.write_all(&vec![b'x'; size]) {
+                    Ok(()) => {}
+                    Err(err) if err.kind() == ErrorKind::StorageFull => break,
+                    Err(err) => panic!("{err}"),
+                }
+            }
+        }
+    }
+
+    /// Removes what is not the log's.
+    fn free(&self) {
+        fs::remove_file(self.volume().join("else")).expect("it was there");
+    }
+
+    /// Publishes some kilobytes; the event's ID, or the refusal.
+    async fn publish(&self, n: usize) -> Result<String, (u16, Value)> {
+        let body = json!({ "topic": "t/full", "data": { "n": n, "pad": "x".repeat(4000) } });
+        let url = format!("{}/events", self.server.http);
+        let request = self.server.client.post(url).bearer_auth(&self.server.token).json(&body);
+        let response = within("the answer to a publisher", request.send()).await.expect("an answer");
+        let (status, answer) = (response.status().as_u16(), response.json::<Value>().await.expect("JSON"));
+        if status == 200 { Ok(answer["id"].as_str().expect("an ID").to_owned()) } else { Err((status, answer)) }
+    }
+
+    /// Publishes until there is no space left; the IDs of what was accepted, and the refusal.
+    async fn publish_until_refused(&self) -> (Vec<String>, (u16, Value)) {
+        let mut accepted = Vec::new();
+        loop {
+            match self.publish(accepted.len()).await {
+                Ok(id) => accepted.push(id),
+                Err(refusal) => return (accepted, refusal),
+            }
+            assert!(accepted.len() < 10_000, "a volume of {VOLUME} is full at some time");
+        }
+    }
+
+    /// Sends a mail; the reply to its dot.
+    async fn mail(&self, subject: &str) -> Result<String, String> {
+        let envelope =
+            Envelope::new(Some("a@example.org".parse().unwrap()), vec!["alice@localhost".parse().unwrap()]).unwrap();
+        let message = format!("Message-ID: <{subject}@example.org>\r\nSubject: {subject}\r\n\r\ntext\r\n");
+        let mailer = self.server.mailer();
+        let sent = mailer.send_raw(&envelope, message.as_bytes());
+        match within("the reply to the dot", sent).await {
+            Ok(reply) => Ok(reply.message().collect::<Vec<_>>().join(" ")),
+            Err(err) => Err(err.to_string()),
+        }
+    }
+}
+
+async fn whole_log(server: &Server) -> Vec<Value> {
+    let mut stream = Stream::open(server, "/events?topic=*&last_event_id=earliest", "application/x-ndjson").await;
+    let end = server.publish("t/end", &json!("end")).await;
+    let mut events = Vec::new();
+    while events.last().is_none_or(|event: &Value| event["id"] != json!(end)) {
+        events.push(stream.event().await);
+    }
+    events
+}
+
+fn subjects(log: &[Value]) -> Vec<&str> {
+    log.iter().filter_map(|event| event["message"]["subject"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn senders_are_told_to_come_back_and_nothing_acknowledged_is_lost() {
+    let mut small = Small::start(String::new()).await;
+    small.mail("before").await.expect("a 250");
+    let mut live = Stream::open(&small.server, "/events?topic=t/full", "application/x-ndjson").await;
+    let (mut accepted, (status, answer)) = small.publish_until_refused().await;
+    assert!(accepted.len() > 10, "there was space at first: {}", accepted.len());
+    small.fill();
+    assert_eq!(status, 507, "{answer}");
+    assert_eq!(answer["type"], "urn:postrider:problem:no-space");
+    assert!(answer["detail"].as_str().is_some_and(|detail| detail.contains("no space")), "{answer}");
+    // What was written in vain left some room inside the log's files, which small mails may still use.
+    let mut mails = vec!["before".to_owned()];
+    let refusal = loop {
+        let subject = format!("mail-{:04}", mails.len());
+        match small.mail(&subject).await {
+            Ok(_) => mails.push(subject),
+            Err(refusal) => break refusal,
+        }
+        assert!(mails.len() < 1000, "a full volume is full");
+    };
+    assert!(refusal.contains("452") && refusal.contains("4.3.1"), "{refusal}");
+    for n in 0..3 {
+        let refusal = small.mail(&format!("lost-{n:04}")).await.expect_err("no 250");
+        assert!(refusal.contains("452") && refusal.contains("4.3.1"), "{refusal}");
+        assert_eq!(small.publish(n).await.expect_err("no ID").0, 507);
+    }
+    // Those who only read are served.
+    for id in &accepted {
+        assert_eq!(live.event().await["id"], json!(id));
+    }
+    let newest = small.server.get("/api/events?limit=1&topic=t/full").send().await.expect("an answer");
+    assert_eq!(newest.json::<Value>().await.expect("JSON")["events"][0]["id"], json!(accepted.last()));
+    assert_eq!(small.server.child.try_wait().expect("its state"), None, "the process lives");
+
+    small.free();
+    // At once, and without a restart.
+    assert!(small.mail("after").await.is_ok_and(|reply| reply.starts_with("2.0.0")), "there is space again");
+    let next = small.publish(0).await.expect("an ID");
+    assert_eq!(live.event().await["id"], json!(next), "live again, and nothing that was refused came in between");
+    accepted.push(next);
+
+    let log = whole_log(&small.server).await;
+    mails.push("after".to_owned());
+    assert_eq!(subjects(&log), mails, "what was accepted and nothing else");
+    let published: Vec<&Value> = log.iter().filter(|e| e["topics"][0] == "t/full").map(|e| &e["id"]).collect();
+    assert_eq!(published, accepted.iter().map(|id| json!(id)).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn watched_mailboxes_wait_and_announce_each_message_once() {
+    let dovecot = Dovecot::start();
+    let account = format!(
+        "[[account]]\nname = \"watched\"\n[account.imap]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\n\
+         username = \"alice\"\npassword_command = [\"echo\", \"{}\"]\n",
+        dovecot.imap_port,
+        support::dovecot::PASSWORD
+    );
+    let small = Small::start(format!("[imap]\nretry_first = \"200ms\"\n{account}")).await;
+    let status = || async {
+        let answer: Value = small.server.get("/api/accounts").send().await.ok()?.json().await.ok()?;
+        Some(answer["accounts"][0].clone())
+    };
+    let connected = || async { (status().await?["state"] == "connected").then_some(()) };
+    eventually("the mailbox to be watched", connected).await;
+    dovecot.deliver("alice", "Subject: first\r\n\r\ntext\r\n").await;
+    eventually("the first message", || async {
+        let answer: Value = small.server.get("/api/events?limit=5").send().await.ok()?.json().await.ok()?;
+        answer["events"].as_array()?.iter().any(|event| event["message"]["subject"] == "first").then_some(())
+    })
+    .await;
+
+    small.publish_until_refused().await;
+    small.fill();
+    dovecot.deliver("alice", "Subject: second\r\n\r\ntext\r\n").await;
+    dovecot.deliver("alice", "Subject: third\r\n\r\ntext\r\n").await;
+    // The operator can see why nothing comes.
+    eventually("the account to say that there is no space", || async {
+        let status = status().await?;
+        status["reason"].as_str()?.contains("no space left for the event log").then_some(())
+    })
+    .await;
+    small.free();
+    eventually("the account to be well again", || async {
+        let status = status().await?;
+        (status["state"] == "connected" && status.get("reason").is_none()).then_some(())
+    })
+    .await;
+    dovecot.deliver("alice", "Subject: fourth\r\n\r\ntext\r\n").await;
+    let log = eventually("all messages", || async {
+        let log = whole_log(&small.server).await;
+        subjects(&log).contains(&"fourth").then_some(log)
+    })
+    .await;
+    assert_eq!(subjects(&log), ["first", "second", "third", "fourth"]);
+    let ids: BTreeSet<_> = log.iter().map(|event| event["id"].to_string()).collect();
+    assert_eq!(ids.len(), log.len());
+}
