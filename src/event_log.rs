@@ -144,6 +144,7 @@ impl EventLog {
         let topics = TopicTable::default();
         let tails = Tails::default();
         let readers = Readers::new(path.clone(), topics.clone());
+        let closing = tails.closing();
         let queue_max = config.queue_max.get();
         let (commands, receiver) = std::sync::mpsc::sync_channel(queue_max);
         let writer = Writer::new(connection, path.clone(), topics, tails.clone(), config)
@@ -151,6 +152,8 @@ impl EventLog {
         let thread = std::thread::Builder::new()
             .name("event-log".into())
             .spawn(move || {
+                // Also by a panic: who follows the log must notice that nothing will come any more.
+                let _closing = closing;
                 writer.run(&receiver);
                 // Held until the file is closed: the next process must not come earlier.
                 drop(lock);
@@ -433,6 +436,27 @@ mod tests {
         let second = log.append(Append::event(draft("alice", "INBOX"))).await.unwrap()[0].id;
         assert!(second > first);
         assert_eq!(log.head().0, Position(2));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let mut tail = log.tail();
+        log.shared.commands.send(Command::Panic).unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(5), tail.next()).await.expect("the tail to end in 5 s");
+        assert!(end.is_none());
+        assert!(matches!(log.append(Append::event(draft("a", "b"))).await, Err(AppendError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn what_is_on_a_very_long_topic_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let appended = log.append(Append::event(draft("alice", &"\u{90e8}".repeat(120)))).await.unwrap();
+        for selection in [all(), topic("mail/alice/{mailbox}")] {
+            assert_eq!(ids(&log, &selection).await, [appended[0].id]);
+        }
     }
 
     #[tokio::test]

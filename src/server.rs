@@ -117,7 +117,8 @@ impl Server {
         }
     }
 
-    /// Runs until `stop` is cancelled, then ends everything within the grace period. A configuration that comes by
+    /// Runs until `stop` is cancelled, then ends everything within the grace period. Cancels `stop` itself, and ends,
+    /// when the event log is gone: what cannot be stored must not be accepted, and only a new start helps. A configuration that comes by
     /// `reloads` takes effect as far as [`Server::reload`] says; of several that come meanwhile, the newest.
     pub async fn run(mut self, mut reloads: watch::Receiver<Option<Config>>, stop: CancellationToken) {
         // Sources and streams end one after the other: each may use half of the time.
@@ -144,6 +145,11 @@ impl Server {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => break,
+                    // It ends with the log, or by a panic.
+                    Some(_) = hub.join_next() => {
+                        tracing::error!("the event log or the hub has failed, stopping; please report this as a bug");
+                        stop.cancel();
+                    }
                     Ok(()) = reloads.changed() => {
                         let newest = reloads.borrow_and_update().clone();
                         if let Some(config) = newest {
@@ -222,4 +228,36 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 async fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { protocol, flag, address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// With a log that is gone nothing more is received or sent: only a new start helps, and whoever starts it must see
+    /// the end.
+    #[tokio::test]
+    async fn a_server_whose_log_is_gone_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.http.listen.set_port(0);
+        config.smtp.listen.set_port(0);
+        let server = Server::open(config, folder.path()).await.unwrap();
+        let event_log = server.event_log.clone();
+        let (_reloads, receiver) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let running = server.run(receiver, stop);
+        let gone = async {
+            event_log.close().await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = timeout(Duration::from_secs(30), running) => ended.expect("the server to end in 30 s"),
+            () = gone => {}
+        }
+    }
 }

@@ -47,6 +47,17 @@ async fn streams_say_bye_with_a_reason_and_when_to_come_back() {
     assert_eq!(u16::from(frame.code), 1001);
 }
 
+/// RFC 6455 §5.5.1: a close frame is answered with one, or the client takes the end for a failure (1006).
+#[tokio::test]
+async fn a_websocket_that_its_client_closes_is_closed_cleanly() {
+    let server = Server::start().await;
+    let mut socket = WebSocket::open(&server, "/events?topic=t").await;
+    assert_eq!(socket.message().await["control"], "hello");
+    socket.socket.close(None).await.expect("it is open");
+    let answer = within("the close frame", futures::StreamExt::next(&mut socket.socket)).await;
+    assert!(matches!(answer, Some(Ok(Message::Close(_)))), "{answer:?}");
+}
+
 #[tokio::test]
 async fn an_idle_smtp_session_gets_421_and_a_waiting_poll_its_answer() {
     let mut server = Server::start().await;

@@ -40,7 +40,8 @@ impl Signals {
         let mut running = pin!(server.run(receiver, stop.clone()));
         let code = loop {
             tokio::select! {
-                () = running.as_mut() => return ExitCode::SUCCESS,
+                // Nobody asked for it: whoever restarts what fails must see a failure.
+                () = running.as_mut() => return ExitCode::FAILURE,
                 _ = self.terminate.recv() => break ExitCode::SUCCESS,
                 _ = self.interrupt.recv() => break ExitCode::from(INTERRUPTED),
                 _ = self.hangup.recv() => {

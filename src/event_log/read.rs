@@ -281,8 +281,7 @@ fn admitted(
 }
 
 fn topics(row: &Row<'_>) -> rusqlite::Result<Box<[Topic]>> {
-    // What was written was a topic.
-    Ok(row.get_ref(3)?.as_str()?.lines().filter_map(|name| Topic::parse(name).ok()).collect())
+    Ok(row.get_ref(3)?.as_str()?.lines().map(Topic::stored).collect())
 }
 
 fn committed(row: &Row<'_>) -> rusqlite::Result<Committed> {

@@ -122,6 +122,11 @@ impl Tails {
         });
     }
 
+    /// Ends all followers when it is dropped.
+    pub(super) fn closing(&self) -> Closing {
+        Closing(self.clone())
+    }
+
     pub(super) fn close(&self) {
         for tail in self.lock().tails.drain(..).filter_map(|tail| tail.upgrade()) {
             tail.lock().closed = true;
@@ -131,6 +136,15 @@ impl Tails {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by the writer's thread as long as it lives.
+pub(super) struct Closing(Tails);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -44,7 +44,7 @@ impl TopicTable {
                     .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
                     .take_while(|(name, _)| name.starts_with(prefix));
                 for (name, number) in candidates {
-                    if Topic::parse(name).is_ok_and(|topic| matcher.matches(&topic)) {
+                    if matcher.matches(&Topic::stored(name)) {
                         numbers.push(*number);
                     }
                 }

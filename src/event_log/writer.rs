@@ -28,8 +28,14 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
-    Append { prepared: Prepared, reply: Reply, place: OwnedSemaphorePermit },
+    Append {
+        prepared: Prepared,
+        reply: Reply,
+        place: OwnedSemaphorePermit,
+    },
     Close,
+    #[cfg(test)]
+    Panic,
 }
 
 pub(super) struct Writer {
@@ -109,6 +115,8 @@ impl Writer {
                     closing = gather(&mut batch, commands);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
+                #[cfg(test)]
+                Ok(Command::Panic) => panic!("a test asked for it"),
             }
             if !batch.is_empty() {
                 self.commit(batch);
@@ -211,6 +219,8 @@ fn gather(batch: &mut Vec<(Prepared, Reply, OwnedSemaphorePermit)>, commands: &R
                 batch.push((prepared, reply, place));
             }
             Ok(Command::Close) => return true,
+            #[cfg(test)]
+            Ok(Command::Panic) => panic!("a test asked for it"),
             Err(_) => break,
         }
     }

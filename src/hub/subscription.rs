@@ -297,6 +297,32 @@ mod tests {
         assert_eq!(take(&mut resumed, 400).await, ids[100..]);
     }
 
+    /// Every hand-over is a race with what is committed at that moment: many of them, with queues that overflow again
+    /// and again, while commits go on without a pause.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_commit_falls_between_history_and_live() {
+        const SUBSCRIBERS: usize = 16;
+        const LIVE: usize = 300;
+        let fixture = fixture();
+        let mut history = Append::new();
+        for _ in 0..150 {
+            history.push(Draft::new(EventKind::Published, Origin::Http, vec![Topic::parse("a").unwrap()]), None);
+        }
+        let mut ids: Vec<_> = fixture.log.append(history).await.unwrap().iter().map(|appended| appended.id).collect();
+        let mut subscribers = JoinSet::new();
+        for _ in 0..SUBSCRIBERS {
+            let (mut subscription, _) = fixture.subscribe("a", Resume::Earliest).await;
+            let count = ids.len() + LIVE;
+            subscribers.spawn(async move { take(&mut subscription, count).await });
+        }
+        for _ in 0..LIVE {
+            ids.push(fixture.publish("a").await);
+        }
+        for seen in subscribers.join_all().await {
+            assert_eq!(seen, ids);
+        }
+    }
+
     #[tokio::test]
     async fn a_slow_subscriber_catches_up_from_the_log() {
         let fixture = fixture();

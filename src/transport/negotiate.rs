@@ -1,4 +1,4 @@
-//! Which transport a request asks for: `transport=` first, then an upgrade, then `Accept`.
+//! Which transport a request asks for: an upgrade first, then `transport=`, then `Accept`.
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
 
@@ -51,31 +51,44 @@ fn not_acceptable() -> Problem {
     Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", detail)
 }
 
-/// The best of what `Accept` names (RFC 9110 §12.5.1); SSE for clients that take anything.
+/// The best of what `Accept` names (RFC 9110 §12.5.1); SSE for clients that take anything. Where several are liked the
+/// same, what is named beats what only falls under a wildcard.
 fn accepted(headers: &HeaderMap) -> Option<Transport> {
-    let mut best: Option<(u16, usize)> = None;
-    let mut named = false;
-    for range in
-        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','))
-    {
-        named = true;
-        let mut parts = range.split(';').map(str::trim);
-        let media_range = parts.next().unwrap_or_default();
-        let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
-        for (rank, (media_type, _)) in TYPES.iter().enumerate() {
-            let whole_type = media_range.strip_suffix("/*").is_some_and(|kind| media_type.starts_with(kind));
-            let matched = media_range.eq_ignore_ascii_case(media_type) || media_range == "*/*" || whole_type;
-            // What is named beats what only falls under a wildcard: hence the lower rank of equal quality wins last.
-            let exact = usize::from(media_range.contains('*')) * TYPES.len() + rank;
-            if matched && quality > 0 && best.is_none_or(|(q, r)| quality > q || (quality == q && exact < r)) {
-                best = Some((quality, exact));
-            }
-        }
-    }
-    if !named {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<_> = values.flat_map(|value| value.split(',')).filter_map(media_range).collect();
+    if ranges.is_empty() {
         return Some(Transport::Stream(Format::Sse));
     }
-    best.and_then(|(_, rank)| TYPES.get(rank % TYPES.len())).map(|(_, transport)| *transport)
+    let mut best: Option<((u16, u8), Transport)> = None;
+    for (media_type, transport) in TYPES {
+        // The closest range decides how much the type is liked, also that it is not.
+        let closest =
+            ranges.iter().filter_map(|(range, quality)| Some((closeness(range, media_type)?, *quality))).max();
+        let Some((closeness, quality)) = closest.filter(|(_, quality)| *quality > 0) else { continue };
+        if best.is_none_or(|(liked, _)| (quality, closeness) > liked) {
+            best = Some(((quality, closeness), transport));
+        }
+    }
+    best.map(|(_, transport)| transport)
+}
+
+/// One member of `Accept`: the range in lower case, and how much it is liked in thousandths. None for an empty one.
+fn media_range(member: &str) -> Option<(String, u16)> {
+    let member = member.trim().to_ascii_lowercase();
+    let mut parts = member.split(';').map(str::trim);
+    let range = parts.next().filter(|range| !range.is_empty())?.to_owned();
+    Some((range, parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths)))
+}
+
+/// How closely a range names a type: by name, by its first half, or as one of all; none when it does not.
+fn closeness(range: &str, media_type: &str) -> Option<u8> {
+    let half = || range.strip_suffix("/*").is_some_and(|kind| media_type.split('/').next() == Some(kind));
+    match range {
+        "*/*" => Some(0),
+        _ if range == media_type => Some(2),
+        _ if half() => Some(1),
+        _ => None,
+    }
 }
 
 /// A quality of 0 to 1, times 1,000; what is not a quality counts as 1.
@@ -116,6 +129,11 @@ mod tests {
             (Some("multipart/x-mixed-replace"), "", Some(Stream(Format::Multipart))),
             (Some("text/html"), "", None),
             (Some("text/event-stream;q=0"), "", None),
+            (Some("text/event-stream;q=0, */*"), "", Some(Stream(Format::Lines))),
+            (Some("application/json;q=0.5, application/*;q=0.9"), "", Some(Stream(Format::Lines))),
+            (Some("Text/Event-Stream;Q=0.1, Application/JSON"), "", Some(Poll)),
+            (Some("te/*"), "", None),
+            (Some(""), "", Some(Stream(Format::Sse))),
             (Some("text/html"), "transport=long-poll", Some(LongPoll)),
             (Some("text/event-stream"), "transport=stream", Some(Stream(Format::Lines))),
             (Some("application/json"), "transport=poll&wait=30", Some(Poll)),

@@ -95,7 +95,8 @@ impl Connection {
                     Some(Ok(Message::Binary(_))) => return close(socket, close_code::UNSUPPORTED, "text only").await,
                     // Pings were answered by the library, pongs need nothing.
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(Message::Close(_))) => return answer_close(socket).await,
+                    Some(Err(_)) | None => return,
                 },
             };
             if sent.is_err() {
@@ -164,6 +165,13 @@ async fn send_all(socket: &mut WebSocket, updates: &[std::sync::Arc<crate::hub::
         socket.feed(Message::Text(json)).await?;
     }
     socket.flush().await
+}
+
+/// Sends the answer to a close frame (RFC 6455 §5.5.1): the library made it, but would only write it with the next read.
+async fn answer_close(mut socket: WebSocket) {
+    if let Err(err) = socket.flush().await {
+        tracing::debug!(error = %err, "the WebSocket was closed without an answer");
+    }
 }
 
 /// Closes with a reason. The peer's answer is not waited for: the connection ends with the socket.

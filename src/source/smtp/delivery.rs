@@ -86,7 +86,8 @@ fn append_of(transaction: &Transaction, queue_id: &str, received: Timestamp) -> 
         }
         let mut draft = Draft::in_mailbox(EventKind::MessageNew, Origin::Smtp, &to.account, &to.mailbox);
         draft.message = summary.clone().trimmed_to(to.content);
-        draft.envelope = Some(Envelope {
+        // Who wrote is content too, whether the message says so or the envelope.
+        draft.envelope = (to.content > Content::None).then(|| Envelope {
             mail_from: mail_from.to_owned(),
             rcpt_to: recipient.path.as_str().to_owned(),
             queue_id: queue_id.to_owned(),
@@ -97,4 +98,43 @@ fn append_of(transaction: &Transaction, queue_id: &str, received: Timestamp) -> 
         append.push(draft, key);
     }
     append
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::routing::Destination;
+    use super::super::session::Recipient;
+    use super::*;
+    use crate::event::{AccountName, Event, TopicMatcher};
+    use crate::event_log::{EventLogConfig, Selection};
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    /// Two recipients of one message whose accounts allow different things.
+    #[tokio::test]
+    async fn what_the_envelope_says_is_content_too() {
+        let recipient = |name: &str, content| Recipient {
+            path: path(&format!("{name}@example.org")),
+            destination: Destination {
+                account: AccountName::parse(name).unwrap(),
+                mailbox: "INBOX".to_owned(),
+                content,
+            },
+        };
+        let transaction = Transaction {
+            from: Some(path("ada@example.org")),
+            recipients: vec![recipient("none", Content::None), recipient("some", Content::Envelope)],
+            message: b"Subject: s\r\n\r\nbody\r\n".to_vec(),
+        };
+        let append = append_of(&transaction, "Q1", Timestamp::UNIX_EPOCH);
+        let folder = tempfile::tempdir().unwrap();
+        let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        log.append(append).await.unwrap();
+        let events = log.read_newest(&Selection::unrestricted([TopicMatcher::all()]), 2).await.unwrap();
+        let drafts = events.iter().map(|event| serde_json::from_slice::<Event>(&event.json).unwrap().draft);
+        let kept: Vec<_> = drafts.map(|draft| (draft.message.is_some(), draft.envelope.is_some())).collect();
+        assert_eq!(kept, [(false, false), (true, true)]);
+    }
 }
