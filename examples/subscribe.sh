@@ -15,10 +15,11 @@ while :; do
     [ -s "$state" ] && arguments+=(--data-urlencode "last_event_id=$(cat "$state")")
     # The token goes by a file descriptor: arguments are seen by everybody on the machine.
     while IFS= read -r line; do
-        id=$(jq -r '.id // empty' <<<"$line") # Empty lines and control records have none.
+        # An event's ID, or that of `hello`: with it, even a stream that breaks before its first event resumes.
+        id=$(jq -r '.id // .last_event_id // empty' <<<"$line")
         [ -n "$id" ] || continue
-        jq -r 'select(.kind == "MessageNew") | "\(.account)/\(.mailbox)  \(.message.from[0].address // "?")  \(.message.subject)"' <<<"$line"
-        printf '%s' "$id" >"$state"
+        jq -r 'select(.kind == "MessageNew") | "\(.account)/\(.mailbox)  \(.message.from[0].address // "?")  \(.message.subject // "(no subject)")"' <<<"$line"
+        printf '%s' "$id" >"$state.new" && mv "$state.new" "$state" # Whole or not at all.
     done < <(curl "${arguments[@]}" --config <(printf 'header = "Authorization: Bearer %s"\n' "$TOKEN") "$url/events")
     sleep $((2 + RANDOM % 3)) # Not everybody at once after a restart.
 done
