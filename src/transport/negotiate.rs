@@ -62,7 +62,8 @@ fn accepted(headers: &HeaderMap) -> Option<Transport> {
     let mut best: Option<((u16, u8), Transport)> = None;
     for (media_type, transport) in TYPES {
         // The closest range decides how much the type is liked, also that it is not.
-        let closest = ranges.iter().filter_map(|(range, quality)| Some((closeness(range, media_type)?, *quality))).max();
+        let closest =
+            ranges.iter().filter_map(|(range, quality)| Some((closeness(range, media_type)?, *quality))).max();
         let Some((closeness, quality)) = closest.filter(|(_, quality)| *quality > 0) else { continue };
         if best.is_none_or(|(liked, _)| (quality, closeness) > liked) {
             best = Some(((quality, closeness), transport));
