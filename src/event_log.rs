@@ -384,6 +384,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_rare_is_found_under_what_everybody_else_got() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let rare = log.append(Append::event(draft("alice", "INBOX"))).await.unwrap()[0].id;
+        let mut others = Append::new();
+        for _ in 0..5000 {
+            others.push(draft("bob", "INBOX"), None);
+        }
+        log.append(others).await.unwrap();
+        let own = [TopicMatcher::parse("mail/alice/{mailbox}").unwrap()];
+        let selection = Selection::of_token([TopicMatcher::all()], own, false);
+        let newest = log.read_newest(&selection, 10).await.unwrap();
+        assert_eq!(newest.iter().map(|event| event.id).collect::<Vec<_>>(), [rare]);
+        let page = log.read_after(&selection, Position::START, 10).await.unwrap();
+        assert_eq!(page.scanned_to, page.head, "one look suffices");
+    }
+
+    #[tokio::test]
     async fn a_tail_gets_what_is_committed_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let log = open(folder.path());

@@ -47,6 +47,22 @@ impl Selection {
         Self { wanted: wanted.into(), allowed: Arc::new([TopicMatcher::all()]) }
     }
 
+    /// What the bearer of a token gets of what it asks for.
+    ///
+    /// Where nothing is public, "everything" can only be what the token allows, and that is then asked for: a few topics
+    /// are looked up, where everybody's events would be walked over for somebody's.
+    pub fn of_token(
+        wanted: impl Into<Arc<[TopicMatcher]>>,
+        allowed: impl Into<Arc<[TopicMatcher]>>,
+        public: bool,
+    ) -> Self {
+        let (wanted, allowed) = (wanted.into(), allowed.into());
+        if !public && wanted.iter().any(TopicMatcher::is_all) {
+            return Self { wanted: allowed.clone(), allowed };
+        }
+        Self { wanted, allowed }
+    }
+
     /// Whether an event is wanted and may be seen.
     pub fn admits(&self, topics: &[Topic], private: bool) -> bool {
         let any = |matchers: &[TopicMatcher]| topics.iter().any(|topic| matchers.iter().any(|m| m.matches(topic)));
