@@ -384,6 +384,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_rare_is_found_under_what_everybody_else_got() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let rare = log.append(Append::event(draft("alice", "INBOX"))).await.unwrap()[0].id;
+        let mut others = Append::new();
+        for _ in 0..5000 {
+            others.push(draft("bob", "INBOX"), None);
+        }
+        log.append(others).await.unwrap();
+        let own = [TopicMatcher::parse("mail/alice/{mailbox}").unwrap()];
+        let selection = Selection::of_token([TopicMatcher::all()], own, false);
+        let newest = log.read_newest(&selection, 10).await.unwrap();
+        assert_eq!(newest.iter().map(|event| event.id).collect::<Vec<_>>(), [rare]);
+        let page = log.read_after(&selection, Position::START, 10).await.unwrap();
+        assert_eq!(page.scanned_to, page.head, "one look suffices");
+    }
+
+    #[tokio::test]
+    async fn a_page_of_large_events_has_few_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let mut append = Append::new();
+        for _ in 0..5 {
+            append.push(Draft { data: Some("x".repeat(700_000).into()), ..draft("alice", "INBOX") }, None);
+        }
+        let appended = log.append(append).await.unwrap();
+        for selection in [topic("mail/alice/INBOX"), all()] {
+            let (mut seen, mut after) = (Vec::new(), Position::START);
+            loop {
+                let page = log.read_after(&selection, after, 100).await.unwrap();
+                assert!(page.events.len() <= 2, "{} events", page.events.len());
+                seen.extend(page.events.iter().map(|event| event.id));
+                after = page.scanned_to;
+                if after == page.head {
+                    break;
+                }
+            }
+            assert_eq!(seen, appended.iter().map(|appended| appended.id).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test]
     async fn a_tail_gets_what_is_committed_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let log = open(folder.path());

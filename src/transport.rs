@@ -105,7 +105,7 @@ impl Transports {
                 format!("the token does not cover the topic `{exact}`; its `mercure.subscribe` claim must match it");
             return Err(Problem::forbidden(detail));
         }
-        Ok(Selection { wanted: wanted.into(), allowed: authority.subscribe_matchers().into() })
+        Ok(Selection::of_token(wanted, authority.subscribe_matchers(), public))
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn newest(
         return Err(Problem::unauthorized());
     }
     let (topics, limit) = parse(&query.unwrap_or_default())?;
-    let selection = Selection { wanted: topics.into(), allowed: authority.subscribe_matchers().into() };
+    let selection = Selection::of_token(topics, authority.subscribe_matchers(), api.hub.config().public);
     let events = api.event_log.read_newest(&selection, limit).await?;
     let mut body = b"{\"events\":[".to_vec();
     for (index, event) in events.iter().rev().enumerate() {

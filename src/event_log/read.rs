@@ -20,6 +20,9 @@ const READERS: usize = 4;
 const TOPICS_MAX: usize = 64;
 /// Rows that one walk looks at before it returns what it has, so that a rare topic does not hold a reader for long.
 const WALK_ROWS_MAX: usize = 4096;
+/// Bytes of JSON after which a page ends: a publisher's event may have 2 MiB, and a page may be in memory once for each
+/// subscriber.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Why something could not be read from the log.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -45,6 +48,22 @@ impl Selection {
     /// Everything on these topics, private or not: for postrider's own use.
     pub fn unrestricted(wanted: impl Into<Arc<[TopicMatcher]>>) -> Self {
         Self { wanted: wanted.into(), allowed: Arc::new([TopicMatcher::all()]) }
+    }
+
+    /// What the bearer of a token gets of what it asks for.
+    ///
+    /// Where nothing is public, "everything" can only be what the token allows, and that is then asked for: a few topics
+    /// are looked up, where everybody's events would be walked over for somebody's.
+    pub fn of_token(
+        wanted: impl Into<Arc<[TopicMatcher]>>,
+        allowed: impl Into<Arc<[TopicMatcher]>>,
+        public: bool,
+    ) -> Self {
+        let (wanted, allowed) = (wanted.into(), allowed.into());
+        if !public && wanted.iter().any(TopicMatcher::is_all) {
+            return Self { wanted: allowed.clone(), allowed };
+        }
+        Self { wanted, allowed }
     }
 
     /// Whether an event is wanted and may be seen.
@@ -156,7 +175,7 @@ impl Readers {
                         ORDER BY position DESC LIMIT ?3";
                     let mut positions = positions(&snapshot, sql, &numbers, i64::MAX, max)?;
                     positions.reverse();
-                    fetch(&snapshot, positions.into_iter().take(max), &selection)?
+                    fetch(&snapshot, positions.into_iter().take(max), &selection)?.0
                 }
                 None => newest_of_all(&snapshot, &selection, max)?,
             };
@@ -187,8 +206,8 @@ fn by_topic(
     let positions = positions(connection, sql, numbers, after.0, max)?;
     // Each topic gave at most `max`: only the first `max` of all are sure to have no gap between them.
     let last = positions.get(max.saturating_sub(1)).copied();
-    let events = fetch(connection, positions.into_iter().take(max), selection)?;
-    Ok(Page { events, scanned_to: last.map_or(head, Position), head })
+    let (events, cut_at) = fetch(connection, positions.into_iter().take(max), selection)?;
+    Ok(Page { events, scanned_to: cut_at.or(last).map_or(head, Position), head })
 }
 
 /// The positions that each topic has on one side of `bound`, at most `max` for each, sorted.
@@ -211,20 +230,25 @@ fn positions(
     Ok(positions)
 }
 
+/// The events at these positions that are admitted, and the position after which there was no more room.
 fn fetch(
     connection: &Connection,
     positions: impl Iterator<Item = i64>,
     selection: &Selection,
-) -> rusqlite::Result<Vec<Committed>> {
+) -> rusqlite::Result<(Vec<Committed>, Option<i64>)> {
     let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE position = ?1"))?;
-    let mut events = Vec::new();
+    let (mut events, mut bytes) = (Vec::new(), 0);
     for position in positions {
         let event = statement.query_row([position], committed)?;
         if selection.admits(&event.topics, event.private) {
+            bytes += event.json.len();
             events.push(event);
+            if bytes > PAGE_BYTES_MAX {
+                return Ok((events, Some(position)));
+            }
         }
     }
-    Ok(events)
+    Ok((events, None))
 }
 
 /// Looks at every event after a position.
@@ -238,15 +262,16 @@ fn walk(
     let sql = format!("{COLUMNS} WHERE position > ?1 ORDER BY position LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut page = Page { events: Vec::new(), scanned_to: head, head };
-    let mut looked_at = 0;
+    let (mut looked_at, mut bytes) = (0, 0);
     let mut last = after;
     admitted(&mut statement, params![after.0, WALK_ROWS_MAX], selection, |position, event| {
         looked_at += 1;
         last = position;
+        bytes += event.as_ref().map_or(0, |event| event.json.len());
         page.events.extend(event);
-        page.events.len() < max
+        page.events.len() < max && bytes <= PAGE_BYTES_MAX
     })?;
-    if page.events.len() >= max || looked_at == WALK_ROWS_MAX {
+    if page.events.len() >= max || bytes > PAGE_BYTES_MAX || looked_at == WALK_ROWS_MAX {
         page.scanned_to = last;
     }
     Ok(page)
@@ -254,10 +279,11 @@ fn walk(
 
 fn newest_of_all(connection: &Connection, selection: &Selection, max: usize) -> rusqlite::Result<Vec<Committed>> {
     let mut statement = connection.prepare_cached(&format!("{COLUMNS} ORDER BY position DESC LIMIT ?1"))?;
-    let mut events = Vec::new();
-    admitted(&mut statement, params![WALK_ROWS_MAX], selection, |_, event| {
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    admitted(&mut statement, params![WALK_ROWS_MAX], selection, |_, event: Option<Committed>| {
+        bytes += event.as_ref().map_or(0, |event| event.json.len());
         events.extend(event);
-        events.len() < max
+        events.len() < max && bytes <= PAGE_BYTES_MAX
     })?;
     Ok(events)
 }

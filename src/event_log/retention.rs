@@ -11,6 +11,8 @@ use crate::event::EventId;
 
 /// Events that one step removes: with 100, a commit beside it waits for some 13 ms at most.
 const STEP: i64 = 100;
+/// Bytes beyond what is to be kept that do not wait.
+const BEHIND_BYTES: u64 = 1 << 20;
 /// Free pages that one step gives back to the file system.
 const VACUUM_PAGES: u32 = 64;
 
@@ -58,6 +60,12 @@ impl Retention {
     pub(super) fn add(&mut self, events: u64, bytes: u64) {
         self.events += events;
         self.bytes += bytes;
+    }
+
+    /// Whether a whole step is due because of what was committed since the last: that does not wait for its time.
+    pub(super) fn is_behind(&self) -> bool {
+        self.events.saturating_sub(self.events_max) >= STEP.unsigned_abs()
+            || self.bytes.saturating_sub(self.bytes_max) >= BEHIND_BYTES
     }
 
     /// Removes some of what is due; says whether there is more. A failure is logged, and tried again later.

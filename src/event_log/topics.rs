@@ -46,6 +46,10 @@ impl TopicTable {
                 for (name, number) in candidates {
                     if matcher.matches(&Topic::stored(name)) {
                         numbers.push(*number);
+                        // At once: the writer waits for the table, and there may be very many more.
+                        if numbers.len() > max {
+                            return None;
+                        }
                     }
                 }
             }

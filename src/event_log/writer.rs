@@ -121,9 +121,12 @@ impl Writer {
             if !batch.is_empty() {
                 self.commit(batch);
             }
-            // One small step at a time, so that no append waits for more than one of them.
-            let more = self.retention.step(&mut self.connection, &self.topics, Timestamp::now());
-            look_again = Instant::now() + if more { Duration::ZERO } else { IDLE_TICK };
+            // One small step at a time, so that no append waits for more than one of them; and not after each append,
+            // since a log at its limit would then wait for the disk again to remove a single event.
+            if closing || look_again <= Instant::now() || self.retention.is_behind() {
+                let more = self.retention.step(&mut self.connection, &self.topics, Timestamp::now());
+                look_again = Instant::now() + if more { Duration::ZERO } else { IDLE_TICK };
+            }
         }
         self.tails.close();
         if let Err((_, err)) = self.connection.close() {

@@ -18,6 +18,9 @@ use crate::hub::{Batch, Opening, Subscription};
 /// How long `transport=long-poll` waits when the client does not say.
 const WAIT: Duration = Duration::from_secs(30);
 
+/// Bytes of events after which an answer ends, and says that there is more.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
 /// Whether a poll waits for something to answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -37,7 +40,7 @@ pub(super) async fn subscribe(
     authority: &Authority,
 ) -> Result<Response, Problem> {
     let (mut subscription, opening) = transports.hub.subscribe(selection, super::resume(query)).await?;
-    let mut answer = Answer { opening, last: opening.to_string(), events: Vec::new(), more: false };
+    let mut answer = Answer { opening, last: opening.to_string(), events: Vec::new(), bytes: 0, more: false };
     answer.collect(&mut subscription, query.limit).await?;
     let wait = match patience {
         Patience::Long => query.wait.unwrap_or(WAIT).min(transports.config.long_poll_max),
@@ -63,6 +66,8 @@ struct Answer {
     /// What the client asks with the next time.
     last: String,
     events: Vec<bytes::Bytes>,
+    /// Of them all.
+    bytes: usize,
     /// There is more already.
     more: bool,
 }
@@ -81,9 +86,12 @@ impl Answer {
 
     fn add(&mut self, batch: Batch, limit: usize) {
         let Batch::Updates(updates) = batch else { return };
-        let room = limit - self.events.len();
-        self.more = updates.len() > room;
-        for update in updates.iter().take(room) {
+        for update in &updates {
+            if self.events.len() >= limit || self.bytes >= ANSWER_BYTES_MAX {
+                self.more = true;
+                return;
+            }
+            self.bytes += update.event.json.len();
             self.events.push(update.event.json.clone());
             self.last = update.event.id.to_string();
         }
