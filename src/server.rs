@@ -118,8 +118,8 @@ impl Server {
     }
 
     /// Runs until `stop` is cancelled, then ends everything within the grace period. Cancels `stop` itself, and ends,
-    /// when the event log is gone: what cannot be stored must not be accepted, and only a new start helps. A configuration that comes by
-    /// `reloads` takes effect as far as [`Server::reload`] says; of several that come meanwhile, the newest.
+    /// when the event log is gone: what cannot be stored must not be accepted, and only a new start helps. A
+    /// configuration that comes by `reloads` takes effect as far as [`Server::reload`] says; of several that come meanwhile, the newest.
     pub async fn run(mut self, mut reloads: watch::Receiver<Option<Config>>, stop: CancellationToken) {
         // Sources and streams end one after the other: each may use half of the time.
         let grace = self.config.shutdown.grace / 2;

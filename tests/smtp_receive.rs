@@ -57,8 +57,16 @@ impl Server {
     /// All events so far, oldest first.
     async fn events(&self) -> Vec<Event> {
         let all = Selection::unrestricted([TopicMatcher::parse("*").unwrap()]);
-        let page = self.event_log.read_after(&all, Position::START, 10_000).await.unwrap();
-        page.events.iter().map(|committed| serde_json::from_slice(&committed.json).unwrap()).collect()
+        let (mut events, mut after) = (Vec::new(), Position::START);
+        // A page ends by bytes too.
+        loop {
+            let page = self.event_log.read_after(&all, after, 10_000).await.unwrap();
+            events.extend(page.events.iter().map(|event| serde_json::from_slice::<Event>(&event.json).unwrap()));
+            if page.scanned_to >= page.head {
+                return events;
+            }
+            after = page.scanned_to;
+        }
     }
 
     async fn client(&self) -> Client {
