@@ -14,6 +14,7 @@ mod opening;
 mod problem;
 mod serve;
 mod stall;
+mod unread;
 
 pub use body::{media_type, parse_object, read_body, unsupported_media_type};
 pub use config::{HttpConfig, HttpConfigError};
@@ -24,3 +25,4 @@ pub use gate::Gate;
 pub use host::host;
 pub use problem::Problem;
 pub use serve::serve;
+pub use unread::read_past_body;

@@ -203,6 +203,7 @@ impl Server {
             .method_not_allowed_fallback(http::method_not_allowed)
             .layer(middleware::from_fn_with_state(self.gate.clone(), http::cors))
             .layer(middleware::from_fn(http::host))
+            .layer(middleware::from_fn(http::read_past_body))
     }
 }
 
