@@ -23,7 +23,7 @@ use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
-use crate::registry::{Account, ImapEndpoint, ImapSecurity};
+use crate::registry::{Account, ImapEndpoint};
 use crate::source::imap::ImapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
@@ -146,19 +146,7 @@ impl Config {
     fn example() -> Self {
         #[expect(clippy::expect_used, reason = "a constant that a test reads")]
         let name = "alice".parse().expect("`alice` is a name");
-        let imap = ImapEndpoint {
-            host: "imap.example.org".to_owned(),
-            port: None,
-            security: ImapSecurity::default(),
-            allow_plaintext: false,
-            username: "alice".to_owned(),
-            password_file: None,
-            password_command: None,
-            password_env: None,
-            password_typed: None,
-            mailboxes: vec!["INBOX".to_owned()],
-            ca_file: None,
-        };
+        let imap = ImapEndpoint::new("imap.example.org", "alice");
         let account = Account { name, content: crate::event::Content::default(), addresses: vec![], imap: Some(imap) };
         Self { account: vec![account], ..Self::default() }
     }

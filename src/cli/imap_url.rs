@@ -61,17 +61,10 @@ pub fn parse(text: &str) -> Result<Account, ImapUrlError> {
         path => decode(path)?,
     };
     let imap = ImapEndpoint {
-        host,
         port: url.port(),
         security,
-        allow_plaintext: false,
-        username: username.clone(),
-        password_file: None,
-        password_command: None,
-        password_env: None,
-        password_typed: None,
         mailboxes: vec![mailbox],
-        ca_file: None,
+        ..ImapEndpoint::new(host, username.clone())
     };
     let name = AccountName::parse(&username).map_err(|_| ImapUrlError::Name)?;
     Ok(Account { name, content: Content::default(), addresses: Vec::new(), imap: Some(imap) })

@@ -76,6 +76,23 @@ fn inbox() -> Vec<String> {
 }
 
 impl ImapEndpoint {
+    /// An endpoint with every default: TLS, INBOX, and no password yet.
+    pub fn new(host: impl Into<String>, username: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            port: None,
+            security: ImapSecurity::default(),
+            allow_plaintext: false,
+            username: username.into(),
+            password_file: None,
+            password_command: None,
+            password_env: None,
+            password_typed: None,
+            mailboxes: inbox(),
+            ca_file: None,
+        }
+    }
+
     /// The port to connect to: the configured one, else what IANA assigned.
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(match self.security {

@@ -107,22 +107,9 @@ fn first_line(text: String, what: &'static str) -> Result<SecretString, Password
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::ImapSecurity;
 
     fn endpoint() -> ImapEndpoint {
-        ImapEndpoint {
-            host: "localhost".into(),
-            port: None,
-            security: ImapSecurity::Tls,
-            allow_plaintext: false,
-            username: "alice".into(),
-            password_file: None,
-            password_command: None,
-            password_env: None,
-            password_typed: None,
-            mailboxes: vec!["INBOX".into()],
-            ca_file: None,
-        }
+        ImapEndpoint::new("localhost", "alice")
     }
 
     fn command(line: &[&str]) -> ImapEndpoint {

@@ -202,17 +202,11 @@ service anvil {{
     /// An account for a user of this server, over loopback without protection.
     pub fn account(&self, user: &str, mailboxes: &[&str]) -> Account {
         let imap = ImapEndpoint {
-            host: "127.0.0.1".into(),
             port: Some(self.imap_port),
             security: ImapSecurity::None,
-            allow_plaintext: false,
-            username: user.into(),
-            password_file: None,
-            password_command: None,
-            password_env: None,
             password_typed: Some(SecretString::from(PASSWORD)),
             mailboxes: mailboxes.iter().map(|&mailbox| mailbox.into()).collect(),
-            ca_file: None,
+            ..ImapEndpoint::new("127.0.0.1", user)
         };
         Account { name: user.parse().unwrap(), content: Content::default(), addresses: Vec::new(), imap: Some(imap) }
     }

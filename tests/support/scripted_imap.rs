@@ -24,17 +24,10 @@ impl ScriptedImap {
 
     pub fn account(&self) -> Account {
         let imap = ImapEndpoint {
-            host: "127.0.0.1".into(),
             port: Some(self.listener.local_addr().unwrap().port()),
             security: ImapSecurity::None,
-            allow_plaintext: false,
-            username: "alice".into(),
-            password_file: None,
-            password_command: None,
-            password_env: None,
             password_typed: Some(SecretString::from("secret")),
-            mailboxes: vec!["INBOX".into()],
-            ca_file: None,
+            ..ImapEndpoint::new("127.0.0.1", "alice")
         };
         Account {
             name: "alice".parse().unwrap(),

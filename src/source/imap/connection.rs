@@ -17,8 +17,8 @@ use tracing::trace;
 
 use super::error::ImapError;
 use super::guard::Guarded;
+use super::protocol::{Condition, Reply, Response};
 use super::refusal::{During, ServerText, classify};
-use super::response::{Condition, Reply, Response};
 use super::socket::Socket;
 use super::wire;
 
@@ -159,7 +159,7 @@ impl Connection {
         loop {
             match (self.answer(patience).await?, line) {
                 (Response::Tagged(answered, reply), _) if answered == tag => return accepted(reply, patience),
-                (Response::Continue, Some(text)) => {
+                (Response::Continue(_), Some(text)) => {
                     self.send_line(text, patience.silence).await?;
                     line = None;
                 }

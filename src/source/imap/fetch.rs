@@ -8,8 +8,8 @@
 use jiff::Timestamp;
 use jiff::fmt::strtime;
 
-use super::response::{Capabilities, Fetched};
-use super::structure::Part;
+use super::protocol::{Capabilities, Fetched, Part};
+
 use crate::event::{Content, MessageSummary};
 use crate::message::{self, TextPart};
 

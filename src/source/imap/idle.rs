@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::response::{Condition, Response};
+use super::protocol::{Condition, Response};
 
 /// IDLE that the server ends by itself is asked for again at once, but not for ever.
 const ENDED_MAX: usize = 3;
@@ -79,7 +79,7 @@ impl IdleCycle {
 
     pub(super) fn hear(&mut self, response: &Response, now: Instant) -> Heard {
         match (response, self.phase) {
-            (Response::Continue, Phase::Requested { .. }) => {
+            (Response::Continue(_), Phase::Requested { .. }) => {
                 self.phase = Phase::Idling { renew_at: now + self.renew };
                 Heard::Nothing
             }
@@ -112,7 +112,7 @@ impl EndedByServer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::response::Reply;
+    use super::super::protocol::Reply;
     use super::*;
 
     const TIMES: IdleTimes = IdleTimes { accept: Duration::from_secs(30), renew: Duration::from_secs(270) };
@@ -127,7 +127,7 @@ mod tests {
         let mut idle = IdleCycle::new("A1".into(), TIMES, start);
         assert_eq!(idle.hear(&Response::Exists(3), start), Heard::Nothing);
         assert_eq!(idle.next(start, true), Next::WaitUntil(start + TIMES.accept));
-        assert_eq!(idle.hear(&Response::Continue, start), Heard::Nothing);
+        assert_eq!(idle.hear(&Response::Continue(String::new()), start), Heard::Nothing);
         assert_eq!(idle.next(start, true), Next::SendDone, "what came before the + counts");
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let start = Instant::now();
         let mut idle = IdleCycle::new("A1".into(), TIMES, start);
         assert_eq!(idle.next(start + TIMES.accept, false), Next::Dead);
-        idle.hear(&Response::Continue, start);
+        idle.hear(&Response::Continue(String::new()), start);
         assert_eq!(idle.next(start, false), Next::WaitUntil(start + TIMES.renew));
         assert_eq!(idle.next(start + TIMES.renew, false), Next::SendDone);
     }
@@ -150,7 +150,7 @@ mod tests {
             assert_eq!(idle.hear(&tagged("A1", condition), start), Heard::Refused);
         }
         let mut idle = IdleCycle::new("A1".into(), TIMES, start);
-        idle.hear(&Response::Continue, start);
+        idle.hear(&Response::Continue(String::new()), start);
         assert_eq!(idle.hear(&tagged("A1", Condition::Ok), start), Heard::EndedByServer);
     }
 

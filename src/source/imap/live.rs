@@ -14,7 +14,7 @@ use super::connection::{ReadError, bye};
 use super::error::ImapError;
 use super::health;
 use super::idle::{EndedByServer, Heard, IdleCycle, IdleTimes, Next};
-use super::response::{Condition, Response};
+use super::protocol::{Condition, Response};
 use super::session::Session;
 
 /// For the `+` of IDLE.

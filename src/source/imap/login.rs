@@ -10,8 +10,8 @@ use super::config::ImapConfig;
 use super::connection::{Connection, Patience, bye};
 use super::error::ImapError;
 use super::mailbox_name::quoted;
+use super::protocol::{Capabilities, Code, Condition, Reply, Response};
 use super::refusal::During;
-use super::response::{Capabilities, Code, Condition, Reply, Response};
 use super::socket::{Socket, TlsSettings, connect};
 use crate::registry::{ImapEndpoint, ImapSecurity};
 

@@ -3,7 +3,7 @@
 //! Every untagged response of a session passes through here, whenever it comes: servers announce mail in the answer to
 //! any command, before and after the `+` of IDLE (RFC 9051 §7). So that no announcement can fall between two commands.
 
-use super::response::Response;
+use super::protocol::Response;
 
 /// The opened mailbox, by its count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

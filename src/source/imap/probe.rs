@@ -7,8 +7,8 @@ use super::connection::Patience;
 use super::error::ImapError;
 use super::login::{LoggedIn, log_in};
 use super::mailbox_name;
+use super::protocol::Response;
 use super::refusal::During;
-use super::response::Response;
 use super::session::examine;
 use super::socket::TlsSettings;
 use crate::registry::ImapEndpoint;
@@ -42,7 +42,9 @@ pub async fn probe(endpoint: &ImapEndpoint, config: &ImapConfig) -> Result<Probe
     let mut mailboxes = Vec::new();
     connection
         .run("LIST \"\" \"*\"", patience, |response| match response {
-            Response::Listed(listed) if !listed.no_select => mailboxes.push(mailbox_name::decode(&listed.raw_name)),
+            Response::Listed(listed) if listed.is_selectable() => {
+                mailboxes.push(mailbox_name::decode(&listed.raw_name))
+            }
             _ => {}
         })
         .await?;

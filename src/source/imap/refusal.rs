@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::response::{Code, Condition, Reply};
+use super::protocol::{Code, Condition, Reply};
 
 /// Text of a server that is repeated to people, in characters.
 const TEXT_CHARS_MAX: usize = 200;

@@ -19,8 +19,8 @@ use super::fetch::{Detail, MissingText, Wanted};
 use super::login::LoggedIn;
 use super::mailbox_name;
 use super::mirror::Mirror;
+use super::protocol::{Capabilities, Code, Fetched, Response};
 use super::refusal::During;
-use super::response::{Capabilities, Code, Fetched, Response};
 use crate::event::{Counts, Draft, EventKind};
 use crate::event_log::Append;
 

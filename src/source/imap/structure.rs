@@ -2,6 +2,7 @@
 //!
 //! Nothing of a file is downloaded: its name, type and size are in the structure already.
 
+use super::protocol::Part;
 use percent_encoding::percent_decode_str;
 
 use crate::event::Attachment;
@@ -11,22 +12,6 @@ use crate::message;
 const ATTACHMENTS_MAX: usize = 50;
 /// Longest file name, in characters: anybody may have made it up.
 const FILENAME_CHARS_MAX: usize = 255;
-
-/// One part of a message, as the server describes it. Names and types are in lower case.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Part {
-    pub major: String,
-    pub subtype: String,
-    pub parameters: Vec<(String, String)>,
-    pub disposition: Option<String>,
-    pub disposition_parameters: Vec<(String, String)>,
-    pub encoding: String,
-    pub has_content_id: bool,
-    /// As transferred, before the encoding is undone.
-    pub octets: u32,
-    /// Of a multipart; a message in a message counts as a file and has none.
-    pub children: Vec<Part>,
-}
 
 impl Part {
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {

@@ -8,28 +8,32 @@ use imap_proto::{
     MessageSection, NameAttribute, Outcome, Response as Parsed, ResponseCode, SectionPath, Status,
 };
 
-use super::response::{Capabilities, Code, Condition, Fetched, Listed, Reply, Response};
-use super::structure::Part;
+use super::protocol::{Capabilities, Code, Condition, Fetched, Listed, Part, Reply, Response};
 
 /// A response in our own types.
 pub(super) fn response(parsed: &Parsed<'_>) -> Response {
     match parsed {
-        Parsed::Continue(_) => Response::Continue,
+        Parsed::Continue(_) => Response::Continue(String::new()),
         Parsed::Done { tag, status, outcome } => Response::Tagged(tag.0.clone(), reply(status, outcome)),
         Parsed::Data { status, outcome } => Response::Status(reply(status, outcome)),
         Parsed::Capabilities(list) => Response::Capabilities(capabilities(list)),
         Parsed::MailboxData(MailboxDatum::Exists(count)) => Response::Exists(*count),
-        Parsed::MailboxData(MailboxDatum::List(listed)) => Response::Listed(Listed {
+        Parsed::MailboxData(MailboxDatum::List(listed)) => Response::Listed(Box::new(Listed {
             raw_name: unescaped(&listed.name),
-            no_select: listed.name_attributes.iter().any(|attribute| match attribute {
-                NameAttribute::NoSelect => true,
-                NameAttribute::Extension(name) => name.eq_ignore_ascii_case("\\NonExistent"),
-                _ => false,
-            }),
-        }),
+            attributes: listed.name_attributes.iter().map(attribute).collect(),
+            ..Listed::default()
+        })),
         Parsed::Expunge(number) => Response::Expunge(*number),
         Parsed::Fetch(number, items) => Response::Fetch(*number, Box::new(fetched(items))),
         _ => Response::Other,
+    }
+}
+
+fn attribute(attribute: &NameAttribute<'_>) -> String {
+    match attribute {
+        NameAttribute::NoSelect => "\\noselect".to_owned(),
+        NameAttribute::Extension(name) => name.to_ascii_lowercase(),
+        _ => String::new(),
     }
 }
 
