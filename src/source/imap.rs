@@ -7,12 +7,12 @@
 //!      └─ login ── socket (TCP, TLS) · refusal · error
 //!          └─ session ── where it left off (cursor), catch-up, events (fetch, structure)
 //!              └─ live ── IDLE cycle (idle), what was announced (mirror)
-//!                  └─ connection ── commands and deadlines · wire (the parser) · guard (its limits)
+//!                  └─ connection ── commands, deadlines, octets ── protocol (the language)
 //! ```
 //!
 //! Invariants: the position in a mailbox is stored in the same commit as the events before it; it moves only over
 //! messages that the server sent or did not have; nothing that is sent can change a message or its flags. What is in
-//! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `refusal` and `structure` does no I/O.
+//! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `protocol`, `refusal` and `structure` does no I/O.
 
 mod backoff;
 mod config;
@@ -21,13 +21,11 @@ mod context;
 mod cursor;
 mod error;
 mod fetch;
-mod guard;
 mod handle;
 mod health;
 mod idle;
 mod live;
 mod login;
-mod mailbox_name;
 mod mirror;
 mod probe;
 mod protocol;
@@ -36,7 +34,6 @@ mod session;
 mod socket;
 mod structure;
 mod supervisor;
-mod wire;
 
 pub use config::{ImapConfig, ImapConfigError};
 pub use error::ImapError;
@@ -44,3 +41,5 @@ pub use handle::WatcherHandle;
 pub use probe::{ProbeReport, probe};
 pub use refusal::{Refusal, ServerText};
 pub use supervisor::watch;
+
+use protocol::mailbox_name;

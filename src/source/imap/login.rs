@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::config::ImapConfig;
 use super::connection::{Connection, Patience, bye};
 use super::error::ImapError;
-use super::mailbox_name::quoted;
+use super::protocol::command::quoted;
 use super::protocol::{Capabilities, Code, Condition, Reply, Response};
 use super::refusal::During;
 use super::socket::{Socket, TlsSettings, connect};
@@ -26,7 +26,7 @@ pub(super) struct LoggedIn {
 
 /// Connects and logs in.
 ///
-/// ID (RFC 2971) is not sent: it is optional, and the parser gives up on some servers' answers to it.
+/// ID (RFC 2971) is not sent: it is optional.
 ///
 /// # Errors
 /// Whatever went wrong, with the advice for it.

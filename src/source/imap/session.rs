@@ -241,9 +241,11 @@ impl Session {
         let (patience, uid_next) = (self.patience("UID FETCH"), self.cursor.uid_next);
         let mirror = &mut self.mirror;
         let command = format!("UID FETCH {uids} {items}");
+        let (unreadable, mut is_broken_off) = (self.connection.unreadable(), false);
         let run = self.connection.run(&command, patience, |response| {
             mirror.hear(&response);
             let Response::Fetch(number, message) = response else { return };
+            is_broken_off |= message.is_broken_off;
             let Some(uid) = message.uid else { return };
             if is_answer(&message) {
                 mirror.account_to(number);
@@ -253,6 +255,10 @@ impl Session {
             }
         });
         run.await?;
+        if is_broken_off || self.connection.unreadable() > unreadable {
+            // A message whose answer was lost is not gone.
+            return Err(ImapError::Protocol("an answer about messages that makes no sense".to_owned()));
+        }
         Ok(())
     }
 
