@@ -327,3 +327,110 @@ pub fn bounded(octets: &[u8], chars_max: usize) -> String {
     let octets = octets.get(..chars_max * 4).unwrap_or(octets);
     String::from_utf8_lossy(octets).chars().take(chars_max).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(octets: &[u8]) -> Result<Vec<Token<'_>>, Malformed> {
+        let (mut tokens, mut all) = (Tokens::new(octets), Vec::new());
+        while let Some(token) = tokens.next()? {
+            all.push(token);
+        }
+        Ok(all)
+    }
+
+    fn atom(text: &str) -> Token<'_> {
+        Token::Atom(text.as_bytes())
+    }
+
+    fn string(text: &str) -> Token<'_> {
+        Token::String(Cow::Borrowed(text.as_bytes()))
+    }
+
+    #[test]
+    fn tokens_are_told_apart() {
+        assert_eq!(
+            all(b"(\\* [Gmail]/x +IMNews  NIL)\"a b\"{3}\r\n)\r\n~{2}\n\0\"7 a\"b").unwrap(),
+            [
+                Token::Open,
+                atom("\\*"),
+                atom("[Gmail]/x"),
+                atom("+IMNews"),
+                atom("NIL"),
+                Token::Close,
+                string("a b"),
+                string(")\r\n"),
+                string("\0\""),
+                atom("7"),
+                atom("a\"b"),
+            ]
+        );
+    }
+
+    #[test]
+    fn escapes_are_undone_and_what_is_none_stays() {
+        assert_eq!(all(br#""a \"b\" \\ C:\temp""#).unwrap(), [string(r#"a "b" \ C:\temp"#)]);
+        assert_eq!(all(br#""""\\""#).unwrap(), [string(""), string("\\")]);
+    }
+
+    #[test]
+    fn what_has_no_end_is_malformed() {
+        for octets in [&b"\"abc"[..], b"\"abc\\", b"\"abc\r\n\"", b"{5}\r\nabc", b"{99999999999999999999999}\r\na"] {
+            assert_eq!(all(octets), Err(Malformed), "{}", lossy(octets));
+        }
+        assert_eq!(all(b"{5} {x}").unwrap(), [atom("{5}"), atom("{x}")], "no literals");
+        assert_eq!(Tokens::new(b"(a (b)").skip(), Err(Malformed));
+        assert_eq!(Tokens::new(b")").skip(), Err(Malformed));
+    }
+
+    #[test]
+    fn lists_nest_to_a_depth_and_are_passed_over_at_any() {
+        let nested = |depth: usize| [b"(".repeat(depth), b")".repeat(depth), b" next".to_vec()].concat();
+        assert!(all(&nested(DEPTH_MAX as usize)).is_ok());
+        assert_eq!(all(&nested(DEPTH_MAX as usize + 1)), Err(Malformed));
+        let deep = nested(100_000);
+        let mut tokens = Tokens::new(&deep);
+        assert_eq!(tokens.skip(), Ok(()));
+        assert_eq!(tokens.next(), Ok(Some(atom("next"))));
+    }
+
+    #[test]
+    fn items_have_sections() {
+        let octets = b"UID 4 BODY[HEADER.FIELDS (\"X-]\" {2}\r\n]] FROM)]<0> NIL BODY[]{1}\r\nx BODY[1 ";
+        let mut tokens = Tokens::new(octets);
+        let mut items = Vec::new();
+        while let Ok(Some(item)) = tokens.item() {
+            items.push((lossy(item.name), item.section.map(lossy)));
+            tokens.skip().unwrap();
+        }
+        let expected = [
+            ("UID".to_owned(), None),
+            ("BODY".to_owned(), Some("HEADER.FIELDS (\"X-]\" {2}\r\n]] FROM)".to_owned())),
+            ("BODY".to_owned(), Some(String::new())),
+        ];
+        assert_eq!(items, expected, "and the last one does not end");
+    }
+
+    #[test]
+    fn text_is_cut_at_characters() {
+        assert_eq!(bounded("äöü".as_bytes(), 2), "äö");
+        assert_eq!(bounded(&b"\xff".repeat(9), 2), "\u{fffd}\u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_survives_in_either_form(text in any::<String>()) {
+            prop_assume!(!text.contains('\n'));
+            let quoted = super::super::command::quoted(&text);
+            let literal = format!("{{{}}}\r\n{text}", text.len());
+            for form in [quoted, literal] {
+                let mut tokens = Tokens::new(form.as_bytes());
+                prop_assert_eq!(tokens.text(), Ok(Some(text.clone())));
+                prop_assert!(tokens.is_at_end());
+            }
+        }
+    }
+}
