@@ -114,12 +114,14 @@ impl Framer {
     }
 
     /// Octets of a response that is not whole yet.
-    pub fn pending(&self) -> usize {
+    #[cfg(test)]
+    fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
 
     /// What the buffer takes.
-    pub fn capacity(&self) -> usize {
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
 
@@ -216,21 +218,21 @@ fn begins_with(data: &[u8], word: &[u8]) -> bool {
 /// What a framer makes of octets that arrive in these pieces: the responses before the first error, and the error.
 #[cfg(test)]
 pub(super) fn frames<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<FrameError>) {
-    let (mut framer, mut frames, mut most) = (Framer::new(), Vec::new(), 0);
+    let (mut framer, mut found, mut most) = (Framer::new(), Vec::new(), 0);
     for piece in pieces {
         most = most.max(framer.pending() + piece.len());
         framer.push(piece);
         loop {
             match framer.next(<[u8]>::to_vec) {
-                Ok(Some(frame)) => frames.push(frame),
+                Ok(Some(frame)) => found.push(frame),
                 Ok(None) => break,
-                Err(error) => return (frames, Some(error)),
+                Err(error) => return (found, Some(error)),
             }
         }
         assert!(framer.capacity() <= 2 * most, "{} octets for {most}", framer.capacity());
         assert!(framer.pending() > 0 || framer.capacity() == 0, "an empty framer keeps its buffer");
     }
-    (frames, None)
+    (found, None)
 }
 
 #[cfg(test)]

@@ -222,18 +222,17 @@ impl<'a> Tokens<'a> {
                 self.rest = after;
                 Token::String(unescaped(inside))
             }
-            _ => match literal(self.rest)? {
-                Some((octets, after)) => {
+            _ => {
+                if let Some((octets, after)) = literal(self.rest)? {
                     self.rest = after;
                     Token::String(Cow::Borrowed(octets))
-                }
-                None => {
+                } else {
                     let end = self.rest.iter().position(|octet| ends_atom(*octet)).unwrap_or(self.rest.len());
                     let (atom, after) = self.rest.split_at(end);
                     self.rest = after;
                     Token::Atom(atom)
                 }
-            },
+            }
         };
         Ok(Some(token))
     }
@@ -259,8 +258,11 @@ fn section_len(section: &[u8]) -> Result<usize, Malformed> {
     }
 }
 
+/// A string, and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
 /// What stands between the quotes, and what follows; `octets` begin after the first quote.
-fn quoted(octets: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+fn quoted(octets: &[u8]) -> Result<Split<'_>, Malformed> {
     let mut end = 0;
     loop {
         end += memchr::memchr3(b'"', b'\\', b'\n', octets.get(end..).unwrap_or_default()).ok_or(Malformed)?;
@@ -294,7 +296,7 @@ fn unescaped(inside: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// A literal and what follows; nothing if what begins here is none.
-fn literal(octets: &[u8]) -> Result<Option<(&[u8], &[u8])>, Malformed> {
+fn literal(octets: &[u8]) -> Result<Option<Split<'_>>, Malformed> {
     let Some(announced) = octets.strip_prefix(b"~").unwrap_or(octets).strip_prefix(b"{") else { return Ok(None) };
     let digits = announced.iter().take_while(|octet| octet.is_ascii_digit() || **octet == b'+').count();
     let (digits, after) = announced.split_at(digits);
