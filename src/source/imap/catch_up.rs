@@ -44,7 +44,7 @@ impl Opened {
             _ => Cursor::at(uid_validity, 1),
         };
         let Examined { mirror, uid_next, mod_seq, mailbox_id, .. } = examined;
-        let mut opened = Self { mailbox: mailbox.clone(), cursor, mirror, looked };
+        let mut opened = Self { mailbox: mailbox.clone(), cursor, mirror, looked, latest_received: None };
         let uid_next = match uid_next {
             Some(uid_next) => uid_next,
             None => opened.find_end(link).await?,
@@ -85,7 +85,7 @@ impl Opened {
         Ok(Settled::Done)
     }
 
-    async fn store(&mut self, link: &Link) -> Result<(), ImapError> {
+    pub(super) async fn store(&mut self, link: &Link) -> Result<(), ImapError> {
         let (account, mailbox) = (link.account().clone(), self.mailbox.clone());
         let mut cursor = self.cursor.clone();
         let counts = self.counts(&cursor);

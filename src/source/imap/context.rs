@@ -18,6 +18,7 @@ use super::host::Host;
 use super::login::{LoggedIn, log_in};
 use super::mailbox_name;
 use super::mailboxes::Role;
+use super::metrics::METRICS;
 use super::refusal::Refusal;
 use super::socket::TlsSettings;
 use crate::event::{AccountName, Content};
@@ -49,6 +50,8 @@ pub(super) struct AccountContext {
     pub connections_max: AtomicU32,
     /// Whether messages may come from one watched mailbox to another.
     pub several_mailboxes: AtomicBool,
+    /// Names of the mailboxes that have connections of their own, besides the first connection's.
+    pub hot: Mutex<Vec<String>>,
 }
 
 /// What the first connection of an account asks of the supervisor.
@@ -118,8 +121,7 @@ impl Logins {
         refused.times = refused.times.saturating_add(1);
         let since = *refused.since.get_or_insert(now);
         refused.not_before = Some(now + backoff::after_refused_login(refused.times));
-        refused.parked =
-            needs_person || refused.times >= REFUSALS_MAX || now.duration_since(since) >= REFUSED_FOR_MAX;
+        refused.parked = needs_person || refused.times >= REFUSALS_MAX || now.duration_since(since) >= REFUSED_FOR_MAX;
     }
 
     /// The server asks for patience: no connection of the account is made until then.
@@ -174,15 +176,36 @@ impl AccountContext {
     pub(super) async fn log_in(&self) -> Result<LoggedIn, ImapError> {
         // Nobody closes a semaphore here, so that a failed acquire cannot happen; it would only lift the limit.
         let _turn = self.logins.turn.acquire().await;
-        self.logins.wait().await;
+        loop {
+            tokio::select! {
+                () = self.logins.wait() => break,
+                () = self.signals.retry.notified() => self.logins.release(),
+            }
+        }
         let _place = self.host.turn().await;
         let logged_in = log_in(&self.endpoint, &self.config, &self.tls).await;
         match &logged_in {
-            Ok(_) => self.logins.accepted(),
-            Err(err) if err.is_auth() => self.logins.refused(err.refusal() == Some(Refusal::NeedsPerson)),
+            Ok(_) => {
+                METRICS.logins.add(1);
+                self.logins.accepted();
+            }
+            Err(err) if err.is_auth() => {
+                METRICS.logins_refused.add(1);
+                self.logins.refused(err.refusal() == Some(Refusal::NeedsPerson));
+            }
             Err(_) => {}
         }
         logged_in
+    }
+
+    /// Names of the mailboxes that have connections of their own, besides the first connection's.
+    pub(super) fn hot(&self) -> Vec<String> {
+        self.hot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_hot(&self, mailboxes: &[Arc<Mailbox>]) {
+        let names = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+        *self.hot.lock().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     /// Whether it is worth knowing which messages were seen where.
@@ -276,6 +299,14 @@ impl ConnectionContext {
             self.watched_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         }
         self.account.health.report(self.name(), condition);
+    }
+
+    /// Has its mailboxes looked at, so that a dead connection is found out.
+    pub(super) fn probe(&self) {
+        let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for mailbox in mailboxes {
+            self.account.signals.mailbox_changed(&mailbox);
+        }
     }
 
     /// How long the session that just ended was watched.

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::flags::KnownFlags;
-use super::protocol::UidSet;
+use super::protocol::{StatusItems, UidSet};
 use super::uid_text;
 use crate::event::{AccountName, Topic};
 use crate::event_log::DedupKey;
@@ -115,6 +115,20 @@ impl Cursor {
             Some(present) => reported.intersection(present),
             None => reported,
         }
+    }
+
+    /// Whether the mailbox is as it was left, as far as STATUS can tell.
+    pub(super) fn agrees_with(&self, status: &StatusItems) -> bool {
+        let is_same = status.uid_validity == Some(self.uid_validity) && status.uid_next == Some(self.uid_next);
+        let messages = self.present.as_ref().map(UidSet::len);
+        is_same
+            && match status.highest_mod_seq {
+                Some(mod_seq) if self.mod_seq > 0 => mod_seq == self.mod_seq,
+                _ => {
+                    let unseen = self.flags.as_ref().and_then(|flags| flags.unseen_count());
+                    (messages.is_none() || messages == status.messages) && (unseen.is_none() || unseen == status.unseen)
+                }
+            }
     }
 
     pub(super) fn to_checkpoint(&self) -> String {

@@ -16,7 +16,8 @@ use crate::event_log::Append;
 ///
 /// Events of the open mailbox come with IDLE all the same: with NOTIFY alone Dovecot 2.3 left out half of the removals.
 pub(super) async fn notify(link: &mut Link) -> Result<bool, ImapError> {
-    let messages = if link.wants.any_flags() { "MessageNew MessageExpunge FlagChange" } else { "MessageNew MessageExpunge" };
+    let messages =
+        if link.wants.any_flags() { "MessageNew MessageExpunge FlagChange" } else { "MessageNew MessageExpunge" };
     let names = if link.wants.mailboxes { " MailboxName" } else { "" };
     let command = format!("NOTIFY SET (selected ({messages})) (personal ({messages}{names}))");
     match link.run("NOTIFY", &command, drop::<Response>).await {

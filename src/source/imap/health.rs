@@ -32,8 +32,8 @@ pub(super) enum Condition {
     Connected,
     /// It failed.
     Failed { reason: String, retry_at: Timestamp },
-    /// The credentials were refused.
-    AuthFailed { reason: String, retry_at: Timestamp },
+    /// The credentials were refused; without `retry_at`, nothing is tried until a person acts.
+    AuthFailed { reason: String, retry_at: Option<Timestamp> },
 }
 
 impl Condition {
@@ -73,7 +73,8 @@ impl Condition {
         match self {
             Self::Connecting { retry_at, .. } => *retry_at,
             Self::Syncing { .. } | Self::Connected => None,
-            Self::Failed { retry_at, .. } | Self::AuthFailed { retry_at, .. } => Some(*retry_at),
+            Self::AuthFailed { retry_at, .. } => *retry_at,
+            Self::Failed { retry_at, .. } => Some(*retry_at),
         }
     }
 
@@ -177,13 +178,7 @@ impl States {
 
 impl Health {
     pub(super) fn new(account: AccountName, registry: Registry, announcements: Arc<Announcements>) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
-            account,
-            registry,
-            announcements,
-            states: Mutex::default(),
-            this: this.clone(),
-        })
+        Arc::new_cyclic(|this| Self { account, registry, announcements, states: Mutex::default(), this: this.clone() })
     }
 
     /// Records the condition of the connection with this name.

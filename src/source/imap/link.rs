@@ -88,7 +88,11 @@ impl Examined {
 
 impl Link {
     /// Switches on what the watcher makes use of.
-    pub(super) async fn start(context: Arc<ConnectionContext>, logged_in: LoggedIn, wants: Wants) -> Result<Self, ImapError> {
+    pub(super) async fn start(
+        context: Arc<ConnectionContext>,
+        logged_in: LoggedIn,
+        wants: Wants,
+    ) -> Result<Self, ImapError> {
         let offers = Offers::of(&logged_in.capabilities);
         let ends_at = logged_in.expires_at;
         let connection = logged_in.connection;
@@ -192,7 +196,11 @@ impl Link {
     }
 
     /// How one mailbox is.
-    pub(super) async fn status(&mut self, mailbox: &str, mut hear: impl FnMut(&Response)) -> Result<StatusItems, ImapError> {
+    pub(super) async fn status(
+        &mut self,
+        mailbox: &str,
+        mut hear: impl FnMut(&Response),
+    ) -> Result<StatusItems, ImapError> {
         let command = format!("STATUS {} ({})", mailbox_name::to_wire(mailbox), self.status_items());
         let mut items = StatusItems::default();
         let patience = self.patience("STATUS");

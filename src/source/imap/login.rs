@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::config::ImapConfig;
 use super::connection::{Connection, Patience, bye};
 use super::error::ImapError;
-use super::mailbox_name::quoted;
+use super::protocol::command::quoted;
 use super::protocol::{Capabilities, Code, Condition, Reply, Response};
 use super::refusal::During;
 use super::socket::{Socket, TlsSettings, connect};
@@ -22,11 +22,13 @@ pub(super) struct LoggedIn {
     pub peer: Option<SocketAddr>,
     /// `TLS 1.3`, or nothing.
     pub protection: Option<String>,
+    /// When the server will end the session, if that is known.
+    pub expires_at: Option<tokio::time::Instant>,
 }
 
 /// Connects and logs in.
 ///
-/// ID (RFC 2971) is not sent: it is optional, and the parser gives up on some servers' answers to it.
+/// ID (RFC 2971) is not sent: it is optional.
 ///
 /// # Errors
 /// Whatever went wrong, with the advice for it.
@@ -52,7 +54,13 @@ pub(super) async fn log_in(
             None => ask(&mut way.connection, config).await?,
         }
     };
-    Ok(LoggedIn { connection: way.connection, capabilities, peer: way.peer, protection: way.protection })
+    Ok(LoggedIn {
+        connection: way.connection,
+        capabilities,
+        peer: way.peer,
+        protection: way.protection,
+        expires_at: None,
+    })
 }
 
 /// A connection that is as protected as it will be.

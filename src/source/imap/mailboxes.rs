@@ -53,12 +53,14 @@ impl Role {
 
     fn of(listed: &Listed, name: &str) -> Option<Self> {
         let by_attribute = Self::BY_ATTRIBUTE.iter().find(|(attribute, _)| listed.has(attribute));
-        by_attribute.or_else(|| {
-            let lower = name.to_lowercase();
-            let below_inbox = listed.delimiter.and_then(|delimiter| lower.strip_prefix("inbox")?.strip_prefix(delimiter));
-            Self::BY_NAME.iter().find(|(known, _)| *known == below_inbox.unwrap_or(&lower))
-        })
-        .map(|(_, role)| *role)
+        by_attribute
+            .or_else(|| {
+                let lower = name.to_lowercase();
+                let below_inbox =
+                    listed.delimiter.and_then(|delimiter| lower.strip_prefix("inbox")?.strip_prefix(delimiter));
+                Self::BY_NAME.iter().find(|(known, _)| *known == below_inbox.unwrap_or(&lower))
+            })
+            .map(|(_, role)| *role)
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -145,6 +145,11 @@ impl Mirror {
         self.news.take()
     }
 
+    /// Whether something of what was announced can only be found out by asking.
+    pub(super) fn needs_questions(&self) -> bool {
+        self.unaccounted() > 0 || self.news.as_ref().is_some_and(|news| news.some_changed || news.some_vanished)
+    }
+
     /// Whether there is anything to act on.
     pub(super) fn has_news(&self) -> bool {
         self.news.is_some() || self.unaccounted() > 0

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::context::Mailbox;
 use super::cursor::{Cursor, Plan, sequence_set};
 use super::error::ImapError;
-use super::fetch::{MissingText, Summarised, Wanted};
+use super::fetch::{MissingText, Summarised, Wanted, internal_date};
 use super::link::Link;
 use super::mirror::{Mirror, News};
 use super::protocol::{Fetched, Response, UidSet};
@@ -41,6 +41,12 @@ pub(super) struct Opened {
     pub mirror: Mirror,
     /// The mailboxes were looked at from which messages may have been moved here.
     pub looked: bool,
+    /// When the newest of the messages was received that were reported last, in seconds since 1970.
+    pub latest_received: Option<i64>,
+}
+
+fn received(message: &Fetched) -> Option<i64> {
+    message.internal_date.as_deref().and_then(internal_date).map(Timestamp::as_second)
 }
 
 /// What became of an attempt to report everything.
@@ -68,6 +74,20 @@ impl Opened {
                 return Ok(Settled::Done);
             }
         }
+    }
+
+    /// When the newest message of the last report was received; asked again, there is none.
+    pub(super) fn take_latest_received(&mut self) -> Option<i64> {
+        self.latest_received.take()
+    }
+
+    /// Stores that everything up to a modification sequence is reported.
+    pub(super) async fn reach(&mut self, link: &Link, mod_seq: u64) -> Result<(), ImapError> {
+        if self.mirror.has_news() || self.cursor.mod_seq == mod_seq {
+            return Ok(());
+        }
+        self.cursor.move_to_mod_seq(mod_seq);
+        self.store(link).await
     }
 
     /// Reports everything that was announced but new messages.
@@ -287,6 +307,7 @@ impl Opened {
             present.extend(skipped);
         }
         report.skipped(cursor.uid_validity, skipped);
+        self.latest_received = messages.values().filter_map(received).max();
         cursor.advance(last);
         let counts = self.counts(&cursor);
         report.commit(&mut cursor, counts).await?;

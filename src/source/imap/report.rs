@@ -72,7 +72,14 @@ impl<'a> Report<'a> {
     }
 
     /// A message that appeared.
-    pub(super) fn arrived(&mut self, cursor: &Cursor, uid: u32, message: &Fetched, what: Summarised, arrival: &Arrival) {
+    pub(super) fn arrived(
+        &mut self,
+        cursor: &Cursor,
+        uid: u32,
+        message: &Fetched,
+        what: Summarised,
+        arrival: &Arrival,
+    ) {
         let Summarised { key, summary } = what;
         let received = message.internal_date.as_deref().and_then(internal_date);
         let is_stale = received.is_some_and(|at| at.as_second() < cursor.seconds.saturating_sub(STALE_SECONDS));

@@ -321,7 +321,8 @@ impl Session {
 async fn find(link: &mut Link, selection: &Selection) -> Result<Found, ImapError> {
     let account = link.account().clone();
     let directory = link.list(|_| {}).await?;
-    let young = if directory.is_credible() { super::folders::report_changes(link, &directory).await? } else { Vec::new() };
+    let young =
+        if directory.is_credible() { super::folders::report_changes(link, &directory).await? } else { Vec::new() };
     let mut mailboxes = chosen_mailboxes(link, selection, &directory, &young);
     if mailboxes.is_empty() {
         return Err(ImapError::NoMailboxes(account.endpoint.mailboxes.join(", ")));
@@ -356,12 +357,7 @@ async fn is_as_stored(link: &Link, mailbox: &Mailbox, status: Option<&StatusItem
     Ok(Stored::parse(checkpoint.as_deref()).cursor().is_some_and(|cursor| cursor.agrees_with(status)))
 }
 
-fn chosen_mailboxes(
-    link: &Link,
-    selection: &Selection,
-    directory: &Directory,
-    young: &[String],
-) -> Vec<Arc<Mailbox>> {
+fn chosen_mailboxes(link: &Link, selection: &Selection, directory: &Directory, young: &[String]) -> Vec<Arc<Mailbox>> {
     let mailbox = |(name, entry): (&str, Option<&Entry>)| {
         let mut mailbox = Mailbox::new(&link.account().name, name, entry.and_then(|entry| entry.role));
         mailbox.is_young = young.iter().any(|young| young == name);
