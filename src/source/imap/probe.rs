@@ -43,7 +43,7 @@ pub async fn probe(endpoint: &ImapEndpoint, config: &ImapConfig) -> Result<Probe
     connection
         .run("LIST \"\" \"*\"", patience, |response| match response {
             Response::Listed(listed) if listed.is_selectable() => {
-                mailboxes.push(mailbox_name::decode(&listed.raw_name))
+                mailboxes.push(mailbox_name::decode(&listed.raw_name));
             }
             _ => {}
         })
