@@ -18,6 +18,7 @@ pub mod mail_server;
 pub mod owner;
 pub mod problem;
 pub mod process_group;
+pub mod proxy;
 pub mod raw_imap;
 pub mod scripted_imap;
 pub mod server;
