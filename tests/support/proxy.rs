@@ -1,8 +1,8 @@
-//! A TCP proxy before a mail server: counts what passes, and cuts connections where a test wants a bad network.
+//! A TCP proxy before a mail server: shows what passes, and cuts connections where a test wants a bad network.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,6 +16,14 @@ const CUT_BYTES: u64 = 6000;
 /// The others are cut in these first milliseconds.
 const CUT_MS: u64 = 1500;
 
+/// Bytes that passed.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    pub at: Instant,
+    pub from_server: bool,
+    pub bytes: Vec<u8>,
+}
+
 /// A running proxy. All its connections end when it is dropped.
 pub struct Proxy {
     pub port: u16,
@@ -25,8 +33,8 @@ pub struct Proxy {
 
 struct Shared {
     server: u16,
-    received: AtomicU64,
-    sent: AtomicU64,
+    /// What passes is kept, once somebody asked for it.
+    transcript: Mutex<Option<Vec<Passed>>>,
     cuts: AtomicU64,
     /// Decides about cuts; none while the network is good.
     chance: Mutex<Option<StdRng>>,
@@ -47,8 +55,7 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared {
             server,
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
+            transcript: Mutex::new(None),
             cuts: AtomicU64::new(0),
             chance: Mutex::new(None),
         });
@@ -72,14 +79,9 @@ impl Proxy {
         self.shared.cuts.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the server sent.
-    pub fn received(&self) -> u64 {
-        self.shared.received.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that the clients sent.
-    pub fn sent(&self) -> u64 {
-        self.shared.sent.load(Ordering::Relaxed)
+    /// What passed since this was asked for the last time; nothing the first time.
+    pub fn transcript(&self) -> Vec<Passed> {
+        self.shared.transcript.lock().expect("no panic").replace(Vec::new()).unwrap_or_default()
     }
 }
 
@@ -93,6 +95,12 @@ impl Shared {
             Cut { after_bytes: chance.random_range(0..CUT_BYTES), reset, ..never }
         } else {
             Cut { after: Duration::from_millis(chance.random_range(0..CUT_MS)), reset, ..never }
+        }
+    }
+
+    fn note(&self, from_server: bool, bytes: &[u8]) {
+        if let Some(transcript) = self.transcript.lock().expect("no panic").as_mut() {
+            transcript.push(Passed { at: Instant::now(), from_server, bytes: bytes.to_vec() });
         }
     }
 
@@ -134,13 +142,13 @@ async fn pass(mut client: TcpStream, shared: Arc<Shared>) {
             }
             read = client.read(&mut up) => {
                 let Ok(read @ 1..) = read else { return };
-                shared.sent.fetch_add(read as u64, Ordering::Relaxed);
+                shared.note(false, &up[..read]);
                 let Ok(()) = server.write_all(&up[..read]).await else { return };
                 continue;
             }
             read = server.read(&mut down) => {
                 let Ok(read @ 1..) = read else { return };
-                shared.received.fetch_add(read as u64, Ordering::Relaxed);
+                shared.note(true, &down[..read]);
                 let passed = if shared.is_calm() { read } else { read.min(usize::try_from(left).unwrap_or(read)) };
                 let Ok(()) = client.write_all(&down[..passed]).await else { return };
                 left = left.saturating_sub(read as u64);
