@@ -45,8 +45,8 @@ impl Dovecot {
         let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
         // The processes of Dovecot that are not root must get in.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        let [imap_port, imaps_port, lmtp_port] = free_ports();
-        let dovecot = Self { folder, processes: ProcessGroup::default(), imap_port, imaps_port, lmtp_port };
+        let (processes, ports): (_, [u16; 3]) = (ProcessGroup::default(), free_ports());
+        let dovecot = Self { folder, processes, imap_port: ports[0], imaps_port: ports[1], lmtp_port: ports[2] };
         dovecot.write_files();
         dovecot
     }
