@@ -11,6 +11,8 @@
 
 pub mod browser;
 pub mod dovecot;
+pub mod imap_model;
+pub mod misbehaving_imap;
 pub mod problem;
 pub mod scripted_imap;
 pub mod server;
