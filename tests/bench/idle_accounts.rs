@@ -32,9 +32,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use support::imap_model::{RICH, Store};
 use support::misbehaving_imap::{Fault, Shared, converse};
 use support::server::{Options, Server};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -43,6 +44,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const HOSTS: usize = 200;
 /// Connections of async-imap.
 const PEERS: usize = 1000;
+/// Of these, so many are set up at the same time: more would leave holes in the memory that are not idling's.
+const PEERS_AT_ONCE: usize = 16;
 /// For all to be connected.
 const LIMIT: Duration = Duration::from_mins(20);
 /// Between the last connection and the measurement.
@@ -349,17 +352,19 @@ async fn peer(protection: Protection, port: u16, count: usize, folder: &Path) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let connector = TlsConnector::from(Arc::new(config));
+    let places = Arc::new(Semaphore::new(PEERS_AT_ONCE));
     let mut connections = JoinSet::new();
     for number in 0..count {
         let (host, connector) = (host(number % HOSTS), connector.clone());
+        let place = places.clone().acquire_owned().await.expect("nobody closes it");
         connections.spawn(async move {
             let stream = TcpStream::connect((host.as_str(), port)).await.expect("a connection");
             stream.set_nodelay(true).expect("a socket");
             match protection {
-                Protection::Plain => idle_for_ever(stream).await,
+                Protection::Plain => idle_for_ever(stream, place).await,
                 Protection::Tls => {
                     let name = ServerName::try_from(host).expect("an address");
-                    idle_for_ever(connector.connect(name, stream).await.expect("TLS")).await;
+                    idle_for_ever(connector.connect(name, stream).await.expect("TLS"), place).await;
                 }
             }
         });
@@ -368,13 +373,17 @@ async fn peer(protection: Protection, port: u16, count: usize, folder: &Path) {
     tokio::io::stdin().read_to_end(&mut rest).await.expect("stdin");
 }
 
-async fn idle_for_ever<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + std::fmt::Debug + Send>(stream: S) {
+async fn idle_for_ever<S>(stream: S, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + Send,
+{
     let mut client = async_imap::Client::new(stream);
     client.read_response().await.expect("a greeting");
     let mut session = client.login("user", "secret").await.map_err(|(err, _)| err).expect("a login");
     session.examine("INBOX").await.expect("a mailbox");
     let mut idle = session.idle();
     idle.init().await.expect("IDLE");
+    drop(place);
     loop {
         let (wait, _stop) = idle.wait();
         wait.await.expect("an idle connection");

@@ -31,6 +31,8 @@ pub struct Message {
     mod_seq: u64,
     /// Stays the same wherever it is moved.
     id: u64,
+    /// INTERNALDATE.
+    received: String,
 }
 
 /// One mailbox.
@@ -50,6 +52,7 @@ pub struct Mailbox {
 struct State {
     mailboxes: Vec<Mailbox>,
     ids: u64,
+    delivered: BTreeSet<String>,
 }
 
 /// The mailboxes of one user. Cheap to clone; clones share.
@@ -74,6 +77,11 @@ impl Store {
         for number in 1..=count {
             store.deliver("INBOX", &format!("old {number}"));
         }
+        store.change("INBOX", |inbox| {
+            for message in &mut inbox.messages {
+                "17-Jul-1996 02:44:25 -0700".clone_into(&mut message.received);
+            }
+        });
         store
     }
 
@@ -113,13 +121,14 @@ impl Store {
         let id = {
             let mut state = self.lock();
             state.ids += 1;
+            assert!(state.delivered.insert(subject.to_owned()), "subjects tell messages apart");
             state.ids
         };
         self.change(mailbox, |mailbox| mailbox.add(subject, id))
     }
 
     pub fn flag(&self, mailbox: &str, uid: u32, flag: &str) {
-        self.change(mailbox, |mailbox| mailbox.touch(uid, |flags| drop(flags.insert(flag.to_owned()))));
+        self.change(mailbox, |mailbox| mailbox.touch(uid, |flags| flags.insert(flag.to_owned())));
     }
 
     pub fn expunge(&self, mailbox: &str, uid: u32) {
@@ -134,6 +143,11 @@ impl Store {
         mailbox.messages.iter().find(|message| message.uid == uid).map(|message| message.subject.clone())
     }
 
+    /// The subjects of all messages that ever came and are not old.
+    pub fn delivered(&self) -> BTreeSet<String> {
+        self.lock().delivered.iter().filter(|subject| !subject.starts_with("old")).cloned().collect()
+    }
+
     /// Wakes with each change.
     pub fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -146,16 +160,20 @@ impl Mailbox {
         self.uid_next += 1;
         self.mod_seq += 1;
         let (subject, mod_seq) = (subject.to_owned(), self.mod_seq);
-        self.messages.push(Message { uid, subject, flags: BTreeSet::new(), mod_seq, id });
+        let received = jiff::Zoned::now().strftime("%d-%b-%Y %H:%M:%S %z").to_string();
+        self.messages.push(Message { uid, subject, flags: BTreeSet::new(), mod_seq, id, received });
         uid
     }
 
-    fn touch(&mut self, uid: u32, change: impl FnOnce(&mut BTreeSet<String>)) {
-        self.mod_seq += 1;
-        if let Some(message) = self.messages.iter_mut().find(|message| message.uid == uid) {
-            change(&mut message.flags);
+    /// Says whether `change` changed something.
+    fn touch(&mut self, uid: u32, change: impl FnOnce(&mut BTreeSet<String>) -> bool) -> bool {
+        let Some(message) = self.messages.iter_mut().find(|message| message.uid == uid) else { return false };
+        let changed = change(&mut message.flags);
+        if changed {
+            self.mod_seq += 1;
             message.mod_seq = self.mod_seq;
         }
+        changed
     }
 
     fn expunge(&mut self, uid: u32) {
@@ -258,7 +276,7 @@ impl Message {
         });
         Some(match item {
             "FLAGS" => self.flags(),
-            "INTERNALDATE" => "INTERNALDATE \"20-Nov-2026 12:00:00 +0000\"".to_owned(),
+            "INTERNALDATE" => format!("INTERNALDATE \"{}\"", self.received),
             "RFC822.SIZE" => "RFC822.SIZE 99".to_owned(),
             "MODSEQ" => format!("MODSEQ ({})", self.mod_seq),
             "EMAILID" => format!("EMAILID (M{id})"),
@@ -565,11 +583,9 @@ impl Session {
                     argument(3).trim_matches(['(', ')']).split_whitespace().map(str::to_owned).collect();
                 let removes = argument(2).starts_with('-');
                 for uid in uids {
-                    mailbox.touch(uid, |set| {
-                        for flag in &flags {
-                            drop(if removes { set.remove(flag) } else { set.insert(flag.clone()) });
-                        }
-                    });
+                    for flag in &flags {
+                        mailbox.touch(uid, |set| if removes { set.remove(flag) } else { set.insert(flag.clone()) });
+                    }
                 }
                 drop(state);
                 self.store.changed.send_replace(());

@@ -110,7 +110,7 @@ impl MisbehavingImap {
         Self::with_greeting(store, offers, fault, None).await
     }
 
-    /// The same with another greeting as long as the fault is not lifted.
+    /// The same with another greeting on the first connection.
     pub async fn with_greeting(store: &Store, offers: &'static str, fault: Fault, greeting: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -146,6 +146,10 @@ impl MisbehavingImap {
     pub fn counts(&self) -> (usize, usize, usize) {
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         (count(&self.shared.steps), count(&self.shared.responses), count(&self.shared.octets))
+    }
+
+    pub fn offers(&self) -> &'static str {
+        self.shared.offers
     }
 
     pub fn connections(&self) -> usize {
@@ -252,7 +256,7 @@ impl Shared {
     }
 
     fn greeting(&self) -> Option<String> {
-        self.greeting.clone().filter(|_| self.strikes())
+        self.greeting.clone().filter(|_| self.struck.load(Ordering::Relaxed) == 0 && self.strikes())
     }
 
     fn trouble_at_step(&self) -> Option<Trouble> {
