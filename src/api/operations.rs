@@ -41,5 +41,6 @@ pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "postrider_accounts{{state=\"{state}\"}} {count}").is_ok();
     }
+    api.metrics.write(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

@@ -30,14 +30,21 @@ pub struct Dovecot {
     pub imap_port: u16,
     pub imaps_port: u16,
     pub lmtp_port: u16,
+    /// Lines that a test adds to its configuration.
+    more: String,
 }
 
 impl Dovecot {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts one with more lines in its configuration.
+    pub fn start_with(more: &str) -> Self {
         // A port that was free a moment ago may be taken by another test.
         for _ in 0..5 {
-            let dovecot = Self::prepare();
+            let dovecot = Self::prepare(more);
             dovecot.run();
             if dovecot.answers() {
                 return dovecot;
@@ -47,14 +54,20 @@ impl Dovecot {
         panic!("dovecot did not start");
     }
 
-    fn prepare() -> Self {
+    fn prepare(more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
         // The processes of Dovecot that are not root must get in.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        let dovecot =
-            Self { folder, server: Mutex::new(None), imap_port: ports[0], imaps_port: ports[1], lmtp_port: ports[2] };
+        let dovecot = Self {
+            folder,
+            server: Mutex::new(None),
+            imap_port: ports[0],
+            imaps_port: ports[1],
+            lmtp_port: ports[2],
+            more: more.to_owned(),
+        };
         dovecot.write_files();
         dovecot
     }
@@ -130,6 +143,7 @@ service anvil {{
                 writeln!(config, "{key} = {value}").unwrap();
             }
         }
+        config.push_str(&self.more);
         config
     }
 

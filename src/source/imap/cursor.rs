@@ -82,7 +82,13 @@ pub(super) fn checkpoint_key(account: &AccountName, mailbox: &str) -> String {
 }
 
 /// Recognises one happening in one mailbox when it is reported again.
-pub(super) fn dedup_key(account: &AccountName, mailbox: &str, uid_validity: u32, uid: u32, kind: &str) -> DedupKey {
+pub(in crate::source) fn dedup_key(
+    account: &AccountName,
+    mailbox: &str,
+    uid_validity: u32,
+    uid: u32,
+    kind: &str,
+) -> DedupKey {
     let (uid_validity, uid) = (uid_validity.to_be_bytes(), uid.to_be_bytes());
     DedupKey::of(&[b"imap", account.as_str().as_bytes(), mailbox.as_bytes(), &uid_validity, &uid, kind.as_bytes()])
 }

@@ -13,7 +13,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The name that events, topics and checkpoints use for a configured mailbox: INBOX has one spelling (RFC 9051 §5.1).
-pub(super) fn canonical(name: &str) -> String {
+pub(in crate::source) fn canonical(name: &str) -> String {
     if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name.to_owned() }
 }
 

@@ -347,7 +347,7 @@ impl Session {
 
     fn counts(&self) -> Counts {
         // How many are unseen would cost a round trip before each event.
-        Counts { messages: self.mirror.exists(), unseen: None }
+        Counts { messages: Some(self.mirror.exists()), unseen: None }
     }
 
     fn patience(&self, what: &'static str) -> Patience {
