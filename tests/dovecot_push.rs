@@ -1,6 +1,6 @@
 //! What a real Dovecot pushes becomes events: by the OX driver and by the Lua script that we ship.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
 
@@ -271,7 +271,7 @@ async fn the_lua_script_tells_all_that_happens() {
     assert_eq!(shown(&events.event().await), json!({ "kind": "MailboxCreate", "mailbox": umlaut }));
     dovecot.doveadm(&["flags", "add", "-u", "alice", "\\Seen \\Flagged Foo", "mailbox", "INBOX", "1"]).await;
     let counts = json!({ "messages": 1, "unseen": 0 });
-    let mut told = vec![events.event().await, events.event().await];
+    let mut told = [events.event().await, events.event().await];
     told.sort_by_key(|event| event["kind"].to_string());
     let set = json!({ "kind": "FlagsSet", "mailbox": "INBOX", "uid": 1, "flags": ["\\Flagged", "Foo"],
         "counts": counts });
