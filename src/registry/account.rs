@@ -74,6 +74,10 @@ pub struct ImapEndpoint {
     /// system's. Default: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Asks Dovecot, after each login, to push what is delivered to this user; `[dovecot]` receives it. Of no effect
+    /// where the server does not offer METADATA. Default: false.
+    #[serde(default)]
+    pub dovecot_push: bool,
 }
 
 impl Account {
@@ -113,6 +117,7 @@ impl ImapEndpoint {
             events: None,
             connections_max: three(),
             ca_file: None,
+            dovecot_push: false,
         }
     }
 
