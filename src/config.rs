@@ -23,7 +23,7 @@ use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
-use crate::registry::{Account, ImapEndpoint};
+use crate::registry::{Account, CredentialsConfig, ImapEndpoint};
 use crate::source::imap::ImapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
@@ -45,6 +45,8 @@ pub struct Config {
     pub smtp: SmtpConfig,
     /// How mailboxes are watched.
     pub imap: ImapConfig,
+    /// What passwords and tokens in the data folder are sealed with.
+    pub credentials: CredentialsConfig,
     /// Tokens and where they may come from.
     pub auth: AuthConfig,
     /// Subscribers.

@@ -4,9 +4,11 @@
 //! API and the page read it. It does not know how a mailbox is watched.
 
 mod account;
+mod credentials;
 mod password;
 mod state;
 
-pub use account::{Account, ImapEndpoint, ImapSecurity};
+pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism};
+pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
 pub use password::PasswordError;
 pub use state::{AccountState, AccountStatus, Registry};

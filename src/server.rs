@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
 use crate::hub::Hub;
-use crate::registry::Registry;
+use crate::registry::{Credentials, Registry};
 use crate::source::smtp::{self, Routing, RoutingError};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -86,7 +86,8 @@ impl Server {
         } else {
             None
         };
-        let registry = Registry::new(&config.account);
+        let credentials = Credentials::new(data_dir, &config.credentials);
+        let registry = Registry::new(&config.account).with_credentials(credentials);
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
         let http_address = http.local_addr().unwrap_or(config.http.listen);
@@ -220,6 +221,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[stream]", old.stream != new.stream),
         ("[event_log]", old.event_log != new.event_log),
         ("[auth]", old.auth != new.auth),
+        ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
         ("the accounts' addresses", recipients(old) != recipients(new)),

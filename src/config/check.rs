@@ -106,10 +106,6 @@ impl ImapCheck<'_> {
         .filter_map(|(key, is_set)| is_set.then_some(key))
         .collect();
         match sources.as_slice() {
-            [] if imap.password_typed.is_none() => Some(self.at(
-                "host",
-                "nothing says where the password comes from; set `password_file`, `password_command` or `password_env`",
-            )),
             ["password_command"] if imap.password_command.as_ref().is_some_and(Vec::is_empty) => {
                 Some(self.at("password_command", "`password_command` is empty; name a program"))
             }

@@ -197,8 +197,6 @@ fn settings_that_contradict_each_other_are_told_with_both_places() {
             "p.toml:11:1: there is another account `a`, see its `name` (p.toml:2:1); rename one of them",
             "p.toml:12:14: the address `a@X.org` of account `a` is given before, in `addresses` (p.toml:3:14) of account \
              `a`; mail to it can go to one of them only",
-            "p.toml:14:1: account `a`: nothing says where the password comes from; set `password_file`, \
-             `password_command` or `password_env`",
             "p.toml:15:1: account `a`: `username` is empty",
             "p.toml:17:1: account `a`: `ca_file` (p.toml:17:1) is of no use with `security` (p.toml:16:1) \"none\"; \
              remove one of them",

@@ -55,6 +55,10 @@ pub struct ImapEndpoint {
     /// A password that was typed at the terminal; never read from a file and never written.
     #[serde(skip)]
     pub password_typed: Option<SecretString>,
+    /// How to log in: `"scram-sha-256"`, `"plain"`, `"login"`, `"oauthbearer"` or `"xoauth2"`. Default: the best that
+    /// the server offers and the account has a password or token for.
+    #[serde(default)]
+    pub mechanism: Option<LoginMechanism>,
     /// Mailboxes to watch, each on a connection of its own. Default: `["INBOX"]`.
     #[serde(default = "inbox")]
     pub mailboxes: Vec<String>,
@@ -88,6 +92,7 @@ impl ImapEndpoint {
             password_command: None,
             password_env: None,
             password_typed: None,
+            mechanism: None,
             mailboxes: inbox(),
             ca_file: None,
         }
@@ -113,6 +118,23 @@ pub enum ImapSecurity {
     Starttls,
     /// None. Refused unless the server is on loopback, or `allow_plaintext` is set.
     None,
+}
+
+/// How to log in, where that is not left to what the server offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginMechanism {
+    /// SCRAM-SHA-256 (RFC 7677): the password is not shown to the server.
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    /// PLAIN (RFC 4616).
+    Plain,
+    /// The command LOGIN, or the mechanism of that name.
+    Login,
+    /// OAUTHBEARER (RFC 7628), with a token.
+    Oauthbearer,
+    /// XOAUTH2, Google's and Microsoft's form of it.
+    Xoauth2,
 }
 
 impl fmt::Display for ImapSecurity {

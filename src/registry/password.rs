@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::ImapEndpoint;
+use super::{CredentialsError, ImapEndpoint};
 
 /// Longest that a password command may take: it may ask a key ring, not a person.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,8 +21,14 @@ const BYTES_MAX: u64 = 64 * 1024;
 #[non_exhaustive]
 pub enum PasswordError {
     /// Nothing says where it comes from.
-    #[error("no password: set `password_file`, `password_command` or `password_env` for this account")]
+    #[error(
+        "no password: store one with `postrider account password`, or set `password_file`, `password_command` or \
+         `password_env` for this account"
+    )]
     NotConfigured,
+    /// What is stored cannot be read.
+    #[error(transparent)]
+    Stored(#[from] CredentialsError),
     /// The file could not be read.
     #[error("cannot read the password file {0}")]
     File(PathBuf, #[source] io::Error),
@@ -41,7 +47,7 @@ pub enum PasswordError {
 }
 
 impl ImapEndpoint {
-    /// The password, fetched now.
+    /// The password, fetched now from where the configuration says it is; stored ones are in [`super::Credentials`].
     ///
     /// # Errors
     /// See [`PasswordError`]; a file or a key ring may be there the next time.
