@@ -14,6 +14,7 @@
 //! messages that the server sent or did not have; nothing that is sent can change a message or its flags. What is in
 //! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `refusal` and `structure` does no I/O.
 
+mod access;
 mod backoff;
 mod config;
 mod connection;
@@ -31,7 +32,10 @@ mod mailbox_name;
 mod mirror;
 mod probe;
 mod protocol;
+pub mod provider;
 mod refusal;
+mod sasl;
+mod scram;
 mod session;
 mod socket;
 mod structure;
@@ -41,6 +45,8 @@ mod wire;
 pub use config::{ImapConfig, ImapConfigError};
 pub use error::ImapError;
 pub use handle::WatcherHandle;
-pub use probe::{ProbeReport, probe};
+pub use probe::{ProbeReport, probe, probe_account};
 pub use refusal::{Refusal, ServerText};
+pub use sasl::SaslError;
+pub use scram::ScramError;
 pub use supervisor::watch;

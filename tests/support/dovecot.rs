@@ -35,9 +35,14 @@ pub struct Dovecot {
 impl Dovecot {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more settings, which are stronger than the usual ones.
+    pub fn start_with(settings: &str) -> Self {
         // A port that was free a moment ago may be taken by another test.
         for _ in 0..5 {
-            let dovecot = Self::prepare();
+            let dovecot = Self::prepare(settings);
             dovecot.run();
             if dovecot.answers() {
                 return dovecot;
@@ -47,7 +52,7 @@ impl Dovecot {
         panic!("dovecot did not start");
     }
 
-    fn prepare() -> Self {
+    fn prepare(settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
         // The processes of Dovecot that are not root must get in.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -55,11 +60,11 @@ impl Dovecot {
         let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         let dovecot =
             Self { folder, server: Mutex::new(None), imap_port: ports[0], imaps_port: ports[1], lmtp_port: ports[2] };
-        dovecot.write_files();
+        dovecot.write_files(settings);
         dovecot
     }
 
-    fn write_files(&self) {
+    fn write_files(&self, settings: &str) {
         let root = self.folder.path();
         let (certificate, key, authority) = certificates();
         fs::write(root.join("cert.pem"), certificate).unwrap();
@@ -68,7 +73,7 @@ impl Dovecot {
         fs::create_dir(root.join("mail")).unwrap();
         let owner = Owner::find();
         std::os::unix::fs::chown(root.join("mail"), Some(owner.uid), Some(owner.gid)).unwrap();
-        fs::write(root.join("dovecot.conf"), self.config(&owner)).unwrap();
+        fs::write(root.join("dovecot.conf"), self.config(&owner) + settings).unwrap();
     }
 
     fn config(&self, owner: &Owner) -> String {

@@ -110,7 +110,7 @@ impl Connection {
     }
 
     /// Sends a line that is not a command: the answer to a `+`.
-    async fn send_line(&mut self, line: &str, limit: Duration) -> Result<(), ImapError> {
+    pub(super) async fn send_line(&mut self, line: &str, limit: Duration) -> Result<(), ImapError> {
         let mut bytes = [line.as_bytes(), b"\r\n"].concat();
         self.write(&bytes, limit).await?;
         bytes.fill(0);

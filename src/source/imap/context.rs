@@ -8,13 +8,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
+use super::access::Access;
 use super::backoff;
 use super::config::ImapConfig;
 use super::cursor::{checkpoint_key, dedup_key};
 use super::error::ImapError;
 use super::health::{Condition, Health};
 use super::login::{LoggedIn, log_in};
-use super::socket::TlsSettings;
 use crate::event::{AccountName, Content, Draft, EventKind, Origin};
 use crate::event_log::{Append, AppendError, DedupKey, EventLog};
 use crate::registry::ImapEndpoint;
@@ -30,7 +30,7 @@ pub(super) struct AccountContext {
     pub config: Arc<ImapConfig>,
     pub event_log: EventLog,
     pub health: Arc<Health>,
-    pub tls: TlsSettings,
+    pub access: Access,
     /// Connections to the account's host, of any account, that may be set up at the same time.
     pub host_connects: Arc<Semaphore>,
     pub logins: Logins,
@@ -90,7 +90,7 @@ impl AccountContext {
             sleep_until(time).await;
         }
         let _place = self.host_connects.acquire().await;
-        let logged_in = log_in(&self.endpoint, &self.config, &self.tls).await;
+        let logged_in = log_in(&self.endpoint, &self.config, &self.access).await;
         match &logged_in {
             Ok(_) => self.logins.accepted(),
             Err(err) if err.is_auth() => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::refusal::{Refusal, ServerText};
+use super::sasl::SaslError;
 use crate::event_log::{AppendError, ReadError};
 use crate::registry::PasswordError;
 
@@ -59,11 +60,16 @@ pub enum ImapError {
     #[error("user name and password must not contain line breaks or NUL; check where the password comes from")]
     Unsendable,
     /// The server has no way to log in that is known here.
-    #[error("{0} offers no way to log in that postrider knows (LOGIN or AUTHENTICATE PLAIN); it offers: {1}")]
+    #[error("{0} offers no way to log in that fits the account's password or token, and `mechanism`; it offers: {1}")]
     NoLoginMethod(String, String),
+    /// The exchange failed on our side of it.
+    #[error("logging in failed: {0}")]
+    Sasl(#[from] SaslError),
     /// The server refused the login.
-    #[error("{}: {text}", login_advice(*.refusal))]
+    #[error("{}: {text} ({method})", login_advice(*.refusal))]
     Login {
+        /// How it was tried, for people.
+        method: &'static str,
         /// What kind of refusal.
         refusal: Refusal,
         /// What the server wrote.

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span, warn};
 
+use super::access::Ways;
 use super::backoff::Backoff;
 use super::config::ImapConfig;
 use super::context::{AccountContext, Logins, MailboxContext};
@@ -22,7 +23,6 @@ use super::health::{Condition, Health};
 use super::mailbox_name;
 use super::refusal::Refusal;
 use super::session::Session;
-use super::socket::TlsSettings;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{Account, Registry};
 
@@ -79,7 +79,7 @@ fn contexts(
     event_log: &EventLog,
     registry: &Registry,
 ) -> Vec<(Arc<AccountContext>, Vec<String>)> {
-    let tls = TlsSettings::default();
+    let ways = Ways::new(config, registry.credentials().cloned());
     let mut hosts: HashMap<String, Arc<Semaphore>> = HashMap::new();
     let mut contexts = Vec::new();
     for account in accounts {
@@ -96,13 +96,13 @@ fn contexts(
         let host_connects = hosts.entry(endpoint.host.to_ascii_lowercase()).or_insert_with(places).clone();
         let health = Arc::new(Health::new(account.name.clone(), &mailboxes, registry.clone()));
         let context = AccountContext {
+            access: ways.access(account.name.clone()),
             name: account.name,
             content: account.content,
             endpoint,
             config: config.clone(),
             event_log: event_log.clone(),
             health,
-            tls: tls.clone(),
             host_connects,
             logins: Logins::default(),
         };

@@ -13,7 +13,7 @@ use super::protocol::{Capabilities, Code, Condition, Fetched, Listed, Part, Repl
 /// A response in our own types.
 pub(super) fn response(parsed: &Parsed<'_>) -> Response {
     match parsed {
-        Parsed::Continue(_) => Response::Continue(String::new()),
+        Parsed::Continue(outcome) => Response::Continue(outcome.information.as_deref().unwrap_or_default().to_owned()),
         Parsed::Done { tag, status, outcome } => Response::Tagged(tag.0.clone(), reply(status, outcome)),
         Parsed::Data { status, outcome } => Response::Status(reply(status, outcome)),
         Parsed::Capabilities(list) => Response::Capabilities(capabilities(list)),
@@ -23,6 +23,9 @@ pub(super) fn response(parsed: &Parsed<'_>) -> Response {
             attributes: listed.name_attributes.iter().map(attribute).collect(),
             ..Listed::default()
         })),
+        Parsed::Id(pairs) => Response::Id(
+            pairs.iter().flatten().map(|(name, value)| (name.to_ascii_lowercase(), value.to_string())).collect(),
+        ),
         Parsed::Expunge(number) => Response::Expunge(*number),
         Parsed::Fetch(number, items) => Response::Fetch(*number, Box::new(fetched(items))),
         _ => Response::Other,
