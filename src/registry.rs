@@ -8,7 +8,8 @@ mod credentials;
 mod password;
 mod state;
 
-pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism};
+pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
 pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
 pub use password::PasswordError;
+pub(crate) use password::{first_line_of, printed_by};
 pub use state::{AccountState, AccountStatus, Registry};

@@ -1,7 +1,7 @@
 //! Where an account's password comes from. It is fetched when a connection needs it and is kept no longer.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -59,20 +59,33 @@ impl ImapEndpoint {
             return Ok(typed.clone());
         }
         if let Some(path) = &self.password_file {
-            let file = |err| PasswordError::File(path.clone(), err);
-            let mut text = String::new();
-            let opened = tokio::fs::File::open(path).await.map_err(file)?;
-            opened.take(BYTES_MAX).read_to_string(&mut text).await.map_err(file)?;
-            return first_line(text, "the password file");
+            return first_line_of(path).await;
         }
         if let Some(variable) = &self.password_env {
             let text = std::env::var(variable).map_err(|_| PasswordError::Env(variable.clone()))?;
             return first_line(text, "the environment variable");
         }
-        match self.password_command.as_deref() {
-            Some([program, arguments @ ..]) => first_line(run(program, arguments).await?, "the password command"),
-            _ => Err(PasswordError::NotConfigured),
+        match &self.password_command {
+            Some(command) => printed_by(command).await,
+            None => Err(PasswordError::NotConfigured),
         }
+    }
+}
+
+/// A secret that is the first line of a file.
+pub(crate) async fn first_line_of(path: &Path) -> Result<SecretString, PasswordError> {
+    let file = |err| PasswordError::File(path.to_owned(), err);
+    let mut text = String::new();
+    let opened = tokio::fs::File::open(path).await.map_err(file)?;
+    opened.take(BYTES_MAX).read_to_string(&mut text).await.map_err(file)?;
+    first_line(text, "the password file")
+}
+
+/// A secret that is the first line of what a program prints.
+pub(crate) async fn printed_by(command: &[String]) -> Result<SecretString, PasswordError> {
+    match command {
+        [program, arguments @ ..] => first_line(run(program, arguments).await?, "the password command"),
+        [] => Err(PasswordError::NotConfigured),
     }
 }
 

@@ -30,6 +30,7 @@ mod live;
 mod login;
 mod mailbox_name;
 mod mirror;
+pub mod oauth;
 mod probe;
 mod protocol;
 pub mod provider;

@@ -11,6 +11,7 @@
 
 pub mod browser;
 pub mod dovecot;
+pub mod oidc;
 pub mod problem;
 pub mod scripted_imap;
 pub mod server;

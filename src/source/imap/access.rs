@@ -2,16 +2,18 @@
 //! accounts share.
 
 use secrecy::SecretString;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::config::ImapConfig;
 use super::error::ImapError;
+use super::oauth::{AccessToken, Http, Oauth, OauthError, Tokens};
 use super::provider::{Providers, Quirks};
 use super::sasl::Secret;
 use super::socket::TlsSettings;
 use crate::event::AccountName;
-use crate::registry::{Credentials, Field, ImapEndpoint, PasswordError};
+use crate::registry::{Credentials, Field, ImapEndpoint, OauthConfig, PasswordError, printed_by};
 
 /// What the connections of all accounts share. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -19,17 +21,22 @@ pub(super) struct Ways {
     tls: TlsSettings,
     providers: Providers,
     credentials: Option<Credentials>,
+    http: Http,
 }
 
 impl Ways {
     pub(super) fn new(config: &ImapConfig, credentials: Option<Credentials>) -> Self {
-        let _ = config;
-        Self { tls: TlsSettings::default(), providers: Providers::default(), credentials }
+        let providers = Providers::load(config.providers_file.as_deref()).unwrap_or_else(|err| {
+            // It was right when the configuration was checked.
+            warn!(error = %err, "going on without the operator's providers");
+            Providers::default()
+        });
+        Self { providers, credentials, ..Self::default() }
     }
 
     /// For the connections of one account.
     pub(super) fn access(&self, account: AccountName) -> Access {
-        Access { account, ways: self.clone() }
+        Access { account, ways: self.clone(), tokens: Mutex::default() }
     }
 }
 
@@ -38,6 +45,7 @@ impl Ways {
 pub(super) struct Access {
     account: AccountName,
     ways: Ways,
+    tokens: Mutex<Tokens>,
 }
 
 /// A password or a token, and how long it counts.
@@ -57,16 +65,37 @@ impl Access {
         self.ways.providers.quirks(&endpoint.host)
     }
 
-    /// What proves who we are, fetched now.
+    /// What proves who we are: a password is fetched now, a token when the one that is kept is over.
     pub(super) async fn proof(&self, endpoint: &ImapEndpoint) -> Result<Proof, ImapError> {
+        if let Some(command) = &endpoint.access_token_command {
+            let secret = Secret::Token(printed_by(command).await?);
+            return Ok(Proof { secret, expires_at: None });
+        }
+        if let Some(config) = &endpoint.oauth {
+            let token = self.token(config).await?;
+            return Ok(Proof { secret: Secret::Token(token.value), expires_at: token.expires_at });
+        }
         let password = self.password(endpoint).await?;
         Ok(Proof { secret: Secret::Password(password), expires_at: None })
     }
 
     /// Takes note that a proof was refused, so that a token is not used again.
-    #[expect(clippy::unused_async, reason = "will wait for the token's lock")]
     pub(super) async fn forget(&self, proof: &Proof) {
-        let _ = proof;
+        if let Secret::Token(token) = &proof.secret {
+            self.tokens.lock().await.forget(token);
+        }
+    }
+
+    /// Held while a token is fetched, so that an account's connections need one between them.
+    async fn token(&self, config: &OauthConfig) -> Result<AccessToken, OauthError> {
+        let mut tokens = self.tokens.lock().await;
+        if let Some(token) = tokens.fresh(Instant::now()) {
+            return Ok(token);
+        }
+        let none = || OauthError::NotLoggedIn(self.account.clone());
+        let credentials = self.ways.credentials.as_ref().ok_or_else(none)?;
+        let oauth = Oauth::with_http(config, &self.ways.providers, self.ways.http.clone()).await?;
+        tokens.refresh(&oauth, &self.account, credentials).await
     }
 
     async fn password(&self, endpoint: &ImapEndpoint) -> Result<SecretString, PasswordError> {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::oauth::OauthError;
 use super::refusal::{Refusal, ServerText};
 use super::sasl::SaslError;
 use crate::event_log::{AppendError, ReadError};
@@ -56,6 +57,9 @@ pub enum ImapError {
     /// There is no password to log in with.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// There is no token to log in with.
+    #[error(transparent)]
+    Oauth(#[from] OauthError),
     /// User name or password cannot be sent.
     #[error("user name and password must not contain line breaks or NUL; check where the password comes from")]
     Unsendable,
@@ -168,7 +172,11 @@ impl ImapError {
 
     /// The login was refused because of the credentials: the same ones will be refused again.
     pub fn is_auth(&self) -> bool {
-        matches!(self, Self::Login { refusal: Refusal::Credentials | Refusal::NeedsPerson, .. } | Self::Unsendable)
+        match self {
+            Self::Login { refusal: Refusal::Credentials | Refusal::NeedsPerson, .. } | Self::Unsendable => true,
+            Self::Oauth(err) => err.needs_person(),
+            _ => false,
+        }
     }
 
     /// The text with all its causes, for people.

@@ -52,10 +52,13 @@ pub(super) async fn log_in(
     // Before anything is sent: connections that never log in look like an attack to the server.
     let proof = access.proof(endpoint).await?;
     match log_in_with(endpoint, config, access, &proof).await {
-        Err(ImapError::Login { .. }) if matches!(proof.secret, Secret::Token(_)) => {
+        Err(refused @ ImapError::Login { .. }) if matches!(proof.secret, Secret::Token(_)) => {
             access.forget(&proof).await;
-            let proof = access.proof(endpoint).await?;
-            log_in_with(endpoint, config, access, &proof).await
+            let renewed = access.proof(endpoint).await?;
+            if renewed.secret.is(&proof.secret) {
+                return Err(refused);
+            }
+            log_in_with(endpoint, config, access, &renewed).await
         }
         outcome => outcome,
     }

@@ -79,6 +79,9 @@ pub struct OauthPreset {
     /// What is asked for.
     #[serde(default)]
     pub scope: Option<String>,
+    /// What this machine is called in the address that the browser comes back to, where `127.0.0.1` is not taken.
+    #[serde(default)]
+    pub redirect_host: Option<String>,
     /// What the authorization request carries beside the standard's parameters.
     #[serde(default)]
     pub authorization_parameters: BTreeMap<String, String>,

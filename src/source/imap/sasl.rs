@@ -35,6 +35,14 @@ pub(super) enum Secret {
     Token(SecretString),
 }
 
+impl Secret {
+    /// Whether it is the same text.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let (Self::Password(own) | Self::Token(own), Self::Password(other) | Self::Token(other)) = (self, other);
+        own.expose_secret() == other.expose_secret()
+    }
+}
+
 /// How to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
