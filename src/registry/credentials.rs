@@ -150,7 +150,7 @@ impl Credentials {
             let sql = "SELECT key_id, nonce, sealed FROM credential WHERE account = ? AND field = ?";
             let mut statement = connection.prepare_cached(sql).map_err(|err| self.sqlite(err))?;
             let row = statement.query_row(params![account.as_str(), field.key()], |row| {
-                Ok(Sealed { key_id: row.get(0)?, nonce: row.get(1)?, sealed: row.get(2)? })
+                Ok(Sealed { key_id: row.get(0)?, nonce: row.get(1)?, text: row.get(2)? })
             });
             row.optional().map_err(|err| self.sqlite(err))
         })?;
@@ -241,7 +241,7 @@ impl Credentials {
         let rows = || {
             let mut statement = transaction.prepare("SELECT account, field, key_id, nonce, sealed FROM credential")?;
             let rows = statement.query_map([], |row| {
-                let sealed = Sealed { key_id: row.get(2)?, nonce: row.get(3)?, sealed: row.get(4)? };
+                let sealed = Sealed { key_id: row.get(2)?, nonce: row.get(3)?, text: row.get(4)? };
                 Ok((row.get(0)?, row.get(1)?, sealed))
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
@@ -257,7 +257,7 @@ impl Credentials {
         row: &Sealed,
     ) -> Result<(), CredentialsError> {
         let sql = "INSERT OR REPLACE INTO credential (account, field, key_id, nonce, sealed) VALUES (?, ?, ?, ?, ?)";
-        let written = transaction.execute(sql, params![account, field, row.key_id, row.nonce, row.sealed]);
+        let written = transaction.execute(sql, params![account, field, row.key_id, row.nonce, row.text]);
         written.map(drop).map_err(|err| self.sqlite(err))
     }
 
@@ -321,7 +321,8 @@ impl std::fmt::Debug for Credentials {
 struct Sealed {
     key_id: String,
     nonce: Vec<u8>,
-    sealed: Vec<u8>,
+    /// With the tag behind it.
+    text: Vec<u8>,
 }
 
 impl Sealed {
@@ -335,12 +336,12 @@ impl Sealed {
         let (aad, once) = (bound_to(account, field), Nonce::assume_unique_for_key(nonce));
         let done = cipher(key).and_then(|cipher| cipher.seal_in_place_append_tag(once, aad, &mut sealed).ok());
         done.ok_or(CredentialsError::Random)?;
-        Ok(Self { key_id: key.id().to_owned(), nonce: nonce.to_vec(), sealed })
+        Ok(Self { key_id: key.id().to_owned(), nonce: nonce.to_vec(), text: sealed })
     }
 
     fn open(&self, key: &Key, account: &AccountName, field: Field) -> Option<SecretString> {
         let nonce = Nonce::try_assume_unique_for_key(&self.nonce).ok()?;
-        let mut sealed = Zeroizing::new(self.sealed.clone());
+        let mut sealed = Zeroizing::new(self.text.clone());
         let opened = cipher(key)?.open_in_place(nonce, bound_to(account, field), &mut sealed).ok()?;
         std::str::from_utf8(opened).ok().map(SecretString::from)
     }

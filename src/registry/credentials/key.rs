@@ -35,8 +35,8 @@ impl Key {
 
     fn of(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
         let hash = digest::digest(&digest::SHA256, bytes.as_slice());
-        let id = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Self { id, bytes }
+        let (first, _) = hash.as_ref().split_at(8);
+        Self { id: BASE64.encode(first), bytes }
     }
 
     /// Says which key it is, and nothing of it.

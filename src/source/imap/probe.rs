@@ -66,7 +66,7 @@ pub async fn probe_account(
     connection
         .run("LIST \"\" \"*\"", patience, |response| match response {
             Response::Listed(listed) if listed.is_selectable() => {
-                mailboxes.push(mailbox_name::decode(&listed.raw_name))
+                mailboxes.push(mailbox_name::decode(&listed.raw_name));
             }
             _ => {}
         })

@@ -148,8 +148,8 @@ impl Rhythm {
 mod tests {
     use super::*;
 
-    fn answer(json: &str) -> Result<(StatusCode, TokenAnswer), OauthError> {
-        Ok((StatusCode::OK, serde_json::from_str(json).unwrap()))
+    fn answer(json: &str) -> (StatusCode, TokenAnswer) {
+        (StatusCode::OK, serde_json::from_str(json).unwrap())
     }
 
     fn rhythm(now: Instant) -> Rhythm {
@@ -160,10 +160,10 @@ mod tests {
     fn it_asks_in_the_providers_rhythm() {
         let now = Instant::now();
         let mut rhythm = rhythm(now);
-        let pending = || answer(r#"{"error":"authorization_pending"}"#);
+        let pending = || Ok(answer(r#"{"error":"authorization_pending"}"#));
         assert!(matches!(rhythm.after(pending(), now), Next::AskAgain));
         assert_eq!(rhythm.interval, Duration::from_secs(5));
-        assert!(matches!(rhythm.after(answer(r#"{"error":"slow_down"}"#), now), Next::AskAgain));
+        assert!(matches!(rhythm.after(Ok(answer(r#"{"error":"slow_down"}"#)), now), Next::AskAgain));
         assert_eq!(rhythm.interval, Duration::from_secs(10));
         let lost = Err(OauthError::Temporary("no connection".to_owned()));
         assert!(matches!(rhythm.after(lost, now), Next::AskAgain));
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn it_ends_with_what_the_person_said() {
         let now = Instant::now();
-        let ended = |json| match rhythm(now).after(answer(json), now) {
+        let ended = |json| match rhythm(now).after(Ok(answer(json)), now) {
             Next::Done(outcome) => outcome,
             Next::AskAgain => panic!("{json}"),
         };
