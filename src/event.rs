@@ -18,18 +18,25 @@ pub use matcher::{MatcherError, TopicMatcher};
 pub use topic::{AccountName, NameError, Topic, TopicError};
 
 /// What happened. Names of RFC 5423 where it has one, postrider's own otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum EventKind {
     /// A message arrived (RFC 5423 §4.1).
     MessageNew,
-    /// A message was removed.
+    /// A message was put into a mailbox that is no new mail: a copy of one that is known, or a draft or sent message
+    /// that a mail program stored (RFC 5423 §4.1).
+    MessageAppend,
+    /// A message was moved here from another mailbox.
+    MessageMove,
+    /// Messages were removed.
     MessageExpunge,
-    /// Flags were set on a message.
+    /// \Deleted was set on messages.
+    MessageTrash,
+    /// Flags were set on messages.
     FlagsSet,
-    /// Flags were cleared on a message.
+    /// Flags were cleared on messages.
     FlagsClear,
-    /// \Seen was set on a message.
+    /// \Seen was set on messages.
     MessageRead,
     /// A mailbox was created.
     MailboxCreate,
@@ -58,7 +65,10 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MessageNew => "MessageNew",
+            Self::MessageAppend => "MessageAppend",
+            Self::MessageMove => "MessageMove",
             Self::MessageExpunge => "MessageExpunge",
+            Self::MessageTrash => "MessageTrash",
             Self::FlagsSet => "FlagsSet",
             Self::FlagsClear => "FlagsClear",
             Self::MessageRead => "MessageRead",
@@ -268,13 +278,16 @@ pub struct Draft {
     /// The message's UID; means nothing without `uid_validity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// The UIDs of several messages that the same happened to, as an IMAP sequence set: `4,7:9`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uids: Option<String>,
     /// The mailbox's UIDVALIDITY.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid_validity: Option<u32>,
     /// The message's MODSEQ (RFC 7162).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mod_seq: Option<u64>,
-    /// The message's flags, where the source knows them.
+    /// The message's flags, where the source knows them; for FlagsSet and FlagsClear, those that were set or cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<Vec<String>>,
     /// The mailbox's counts after this event.
@@ -316,6 +329,7 @@ impl Draft {
             account: None,
             mailbox: None,
             uid: None,
+            uids: None,
             uid_validity: None,
             mod_seq: None,
             flags: None,
@@ -335,6 +349,11 @@ impl Draft {
             mailbox: Some(mailbox.to_owned()),
             ..Self::new(kind, source, vec![Topic::mailbox(account, mailbox)])
         }
+    }
+
+    /// Whether it says that a message is in a mailbox in which it was not before.
+    pub fn message_arrives(&self) -> bool {
+        matches!(self.kind, EventKind::MessageNew | EventKind::MessageAppend | EventKind::MessageMove)
     }
 
     /// A draft about an account as a whole, on the account's topic.

@@ -24,6 +24,7 @@ use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
 use crate::hub::Hub;
 use crate::registry::{Credentials, Registry};
+use crate::source::imap::WatcherHandle;
 use crate::source::smtp::{self, Routing, RoutingError};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -69,6 +70,7 @@ pub struct Server {
     registry: Registry,
     hub: Hub,
     gate: Gate,
+    watcher: WatcherHandle,
 }
 
 impl Server {
@@ -91,7 +93,17 @@ impl Server {
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
         let http_address = http.local_addr().unwrap_or(config.http.listen);
-        Ok(Self { config, http: Some(http), http_address, smtp, event_log, registry, hub, gate })
+        Ok(Self {
+            config,
+            http: Some(http),
+            http_address,
+            smtp,
+            event_log,
+            registry,
+            hub,
+            gate,
+            watcher: WatcherHandle::default(),
+        })
     }
 
     /// Where HTTP is served; the port was chosen by the system if 0 was asked for.
@@ -129,7 +141,8 @@ impl Server {
         let (dispatcher, tail, dispatch) = (self.hub.clone(), self.event_log.tail(), hub_stop.clone());
         hub.spawn(async move { dispatcher.run(tail, dispatch).await });
 
-        let mut sources = Sources::new(self.event_log.clone(), self.registry.clone(), stop.clone());
+        let mut sources =
+            Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
         if let Some((listener, routing)) = self.smtp.take() {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), routing, self.event_log.clone());
             sources.spawn(smtp::serve(listener, receiver, grace, stop.clone()));

@@ -12,7 +12,7 @@ use super::access::{Access, Proof};
 use super::config::ImapConfig;
 use super::connection::{Connection, Patience, bye};
 use super::error::ImapError;
-use super::mailbox_name::quoted;
+use super::protocol::command::Command;
 use super::protocol::{Capabilities, Code, Condition, Reply, Response};
 use super::refusal::{During, ServerText, classify};
 use super::sasl::{Exchange, Identity, Mechanism, Message, Method, SaslError, Secret};
@@ -215,9 +215,9 @@ impl Login<'_> {
         let mut heard = None;
         let reply = match method {
             Method::LoginCommand => {
-                let command = Zeroizing::new(format!("LOGIN {} {}", quoted(username), quoted(secret)));
+                let command = Command::new("LOGIN").to_server_with(self.offered).string(username).string(secret);
                 let hear = |response| keep_capabilities(response, &mut heard);
-                let answer = connection.run(&command, patience("LOGIN", self.config), hear).await;
+                let answer = connection.run(command, patience("LOGIN", self.config), hear).await;
                 answer.map_err(|err| match err {
                     ImapError::Refused { refusal, text, .. } => ImapError::Login { method: "LOGIN", refusal, text },
                     other => other,

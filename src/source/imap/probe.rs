@@ -6,11 +6,11 @@ use super::access::Ways;
 use super::config::ImapConfig;
 use super::connection::Patience;
 use super::error::ImapError;
+use super::link::examine;
 use super::login::{LoggedIn, log_in};
 use super::mailbox_name;
 use super::protocol::Response;
 use super::refusal::During;
-use super::session::examine;
 use crate::event::AccountName;
 use crate::registry::{Credentials, ImapEndpoint};
 
@@ -74,7 +74,7 @@ pub async fn probe_account(
     mailboxes.sort();
     let mut watched = Vec::new();
     for mailbox in &endpoint.mailboxes {
-        let examined = match examine(&mut connection, mailbox, config.open_timeout).await {
+        let examined = match examine(&mut connection, mailbox, "", 1, config.open_timeout).await {
             Ok(examined) => Ok(examined.mirror.exists()),
             Err(err @ ImapError::Mailbox { .. }) => Err(err),
             Err(err) => return Err(err),

@@ -175,6 +175,8 @@ pub struct Fetched {
     pub preview: Option<String>,
     /// X-GM-LABELS, as the server writes them: modified UTF-7.
     pub labels: Option<Vec<String>>,
+    /// The list had no end: what else it said of the message is lost.
+    pub is_broken_off: bool,
 }
 
 impl Fetched {
@@ -198,6 +200,7 @@ impl Fetched {
         newer(&mut self.preview, other.preview);
         newer(&mut self.labels, other.labels);
         self.sections.extend(other.sections);
+        self.is_broken_off |= other.is_broken_off;
     }
 
     /// The octets of a section, if they were sent.

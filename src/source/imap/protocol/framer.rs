@@ -1,0 +1,214 @@
+//! Octets in, whole responses out: where a response ends, and no more than that.
+//!
+//! A response is a line, unless that line ends in `{n}`: then n octets of a literal follow, and the rest of the
+//! response after them (RFC 9051 §4.3). Quotes are not looked at on purpose. A quoted string cannot end a line in `{n}`,
+//! and a server that forgets to escape a quote would otherwise have a literal (a stranger's mail) read as responses.
+//!
+//! The buffer holds what arrived of one response and not what was announced; no octet is searched twice; an empty
+//! framer holds no buffer, for ten thousand of them wait at the same time. A broken limit ends the connection, because
+//! nobody knows where the next response would begin.
+
+use std::fmt;
+
+/// Octets of a response outside literals: the structure of a message with a thousand parts fits.
+pub const LINE_BYTES_MAX: usize = 256 * 1024;
+/// The same for SEARCH, ESEARCH and VANISHED, which may name each message of a great mailbox.
+pub const SET_LINE_BYTES_MAX: usize = RESPONSE_BYTES_MAX;
+/// Octets of one literal; the most that is asked for is `text_bytes_max`, 512 KiB at the utmost.
+pub const LITERAL_BYTES_MAX: u64 = 1024 * 1024;
+/// Octets of one response.
+pub const RESPONSE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Octets from the end of a line in which `{n}` is looked for: longer numbers are none that anybody means.
+const ANNOUNCEMENT_BYTES_MAX: usize = 40;
+
+/// Which limit was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameError {
+    /// A line without end.
+    Line,
+    /// A literal that is too large, or would make the response too large.
+    Literal,
+    /// A response that is too large.
+    Response,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Line => "a line that is too long",
+            Self::Literal => "the announcement of a literal that is too large",
+            Self::Response => "a response that is too large",
+        })
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// Cuts a stream into responses.
+#[derive(Debug, Default)]
+pub struct Framer {
+    buffer: Vec<u8>,
+    /// Where the current response begins.
+    start: usize,
+    /// Where its current line begins: behind the end of the buffer while a literal is incomplete.
+    line: usize,
+    /// There is no line end between `line` and here.
+    searched: usize,
+    /// Octets of its earlier lines.
+    line_bytes: usize,
+    failed: Option<FrameError>,
+}
+
+impl Framer {
+    /// One that has seen nothing.
+    pub const fn new() -> Self {
+        Self { buffer: Vec::new(), start: 0, line: 0, searched: 0, line_bytes: 0, failed: None }
+    }
+
+    /// Takes what arrived. After it [`Self::next`] is to be called until it has nothing more: only that enforces the
+    /// limits.
+    pub fn push(&mut self, octets: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.line -= self.start;
+            self.searched -= self.start;
+            self.start = 0;
+        }
+        let needed = self.buffer.len() + octets.len();
+        if needed > self.buffer.capacity() {
+            // Doubling, yet not past what a response may have.
+            let wanted = (self.buffer.capacity() * 2).min(RESPONSE_BYTES_MAX + octets.len()).max(needed);
+            self.buffer.reserve_exact(wanted - self.buffer.len());
+        }
+        self.buffer.extend_from_slice(octets);
+    }
+
+    /// Hands the next whole response, with its line end, to `read`.
+    ///
+    /// # Errors
+    /// When the server broke a limit; from then on always.
+    pub fn next<T>(&mut self, read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, FrameError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        match self.find_end() {
+            Ok(None) => {
+                self.release();
+                Ok(None)
+            }
+            Ok(Some(end)) => {
+                let value = read(self.buffer.get(self.start..end).unwrap_or_default());
+                (self.start, self.line, self.searched, self.line_bytes) = (end, end, end, 0);
+                self.release();
+                Ok(Some(value))
+            }
+            Err(error) => {
+                *self = Self { failed: Some(error), ..Self::new() };
+                Err(error)
+            }
+        }
+    }
+
+    /// Octets of a response that is not whole yet.
+    pub fn pending(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// What the buffer takes.
+    pub fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    fn release(&mut self) {
+        if self.start == self.buffer.len() {
+            *self = Self::new();
+        }
+    }
+
+    fn find_end(&mut self) -> Result<Option<usize>, FrameError> {
+        loop {
+            let Some(unsearched) = self.buffer.get(self.searched..) else { return Ok(None) };
+            let line_end = memchr::memchr(b'\n', unsearched).map(|at| self.searched + at + 1);
+            self.check(line_end.unwrap_or(self.buffer.len()))?;
+            let Some(end) = line_end else {
+                self.searched = self.buffer.len();
+                return Ok(None);
+            };
+            let line = self.buffer.get(self.line..end).unwrap_or_default();
+            let Some(octets) = announced(line).filter(|_| !is_text(self.response())) else { return Ok(Some(end)) };
+            if octets > LITERAL_BYTES_MAX {
+                return Err(FrameError::Literal);
+            }
+            let octets = usize::try_from(octets).map_err(|_| FrameError::Literal)?;
+            if end - self.start + octets > RESPONSE_BYTES_MAX {
+                return Err(FrameError::Literal);
+            }
+            self.line_bytes += line.len();
+            self.line = end + octets;
+            self.searched = self.line;
+        }
+    }
+
+    /// Whether the current line may go on to `end`. The answer must not depend on how the octets were cut, so that the
+    /// limit that is broken first decides, wherever the line ends.
+    fn check(&self, end: usize) -> Result<(), FrameError> {
+        let line_max = if end - self.line + self.line_bytes > LINE_BYTES_MAX && names_a_set(self.response()) {
+            SET_LINE_BYTES_MAX
+        } else {
+            LINE_BYTES_MAX
+        };
+        let by_line = self.line + line_max.saturating_sub(self.line_bytes);
+        let by_response = self.start + RESPONSE_BYTES_MAX;
+        if end <= by_line.min(by_response) {
+            Ok(())
+        } else if by_line <= by_response {
+            Err(FrameError::Line)
+        } else {
+            Err(FrameError::Response)
+        }
+    }
+
+    fn response(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+}
+
+/// The literal that a line announces at its end: `{n}`, `{n+}`, `~{n}`.
+fn announced(line: &[u8]) -> Option<u64> {
+    let line = line.strip_suffix(b"\n")?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line).strip_suffix(b"}")?;
+    let tail = line.get(line.len().saturating_sub(ANNOUNCEMENT_BYTES_MAX)..)?;
+    let digits = tail.get(memchr::memrchr(b'{', tail)? + 1..)?;
+    literal_len(digits)
+}
+
+/// The number between the braces of an announcement.
+pub(super) fn literal_len(digits: &[u8]) -> Option<u64> {
+    let digits = digits.strip_suffix(b"+").unwrap_or(digits);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(digits.iter().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+}
+
+/// The end of a command, `+`, and the remarks OK, NO, BAD, BYE, PREAUTH: they end in text for people, in which `{7}` is
+/// just that, and have no literals.
+fn is_text(response: &[u8]) -> bool {
+    let Some(data) = response.strip_prefix(b"*") else { return true };
+    [&b"OK"[..], b"NO", b"BAD", b"BYE", b"PREAUTH"].iter().any(|condition| begins_with(data, condition))
+}
+
+fn names_a_set(response: &[u8]) -> bool {
+    let Some(data) = response.strip_prefix(b"*") else { return false };
+    [&b"SEARCH"[..], b"ESEARCH", b"VANISHED"].iter().any(|name| begins_with(data, name))
+}
+
+fn begins_with(data: &[u8], word: &[u8]) -> bool {
+    let data = data.trim_ascii_start();
+    data.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word))
+        && data.get(word.len()).is_none_or(|next| !next.is_ascii_alphanumeric())
+}
