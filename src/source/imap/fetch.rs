@@ -50,6 +50,8 @@ pub(super) struct Wanted {
     detail: Detail,
     /// How much text, if any.
     text_bytes: Option<u32>,
+    text_bytes_max: u32,
+    offers: Offers,
 }
 
 /// A part whose text is still missing.
@@ -98,7 +100,12 @@ impl Wanted {
             items.push(MissingText { path: vec![1], bytes }.item());
         }
         let items = format!("({})", items.join(" "));
-        Self { items, content, detail, text_bytes }
+        Self { items, content, detail, text_bytes, text_bytes_max, offers }
+    }
+
+    /// The same account's, with at most so much detail.
+    pub(super) fn with(&self, detail: Detail) -> Self {
+        Self::new(self.content, self.detail.min(detail), self.text_bytes_max, self.offers)
     }
 
     pub(super) fn items(&self) -> &str {

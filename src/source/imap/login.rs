@@ -215,7 +215,7 @@ impl Login<'_> {
         let mut heard = None;
         let reply = match method {
             Method::LoginCommand => {
-                let command = Command::new("LOGIN").to_server_with(self.offered).string(username).string(secret);
+                let command = Command::new("LOGIN").for_server(self.offered).string(username).string(secret);
                 let hear = |response| keep_capabilities(response, &mut heard);
                 let answer = connection.run(command, patience("LOGIN", self.config), hear).await;
                 answer.map_err(|err| match err {

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::context::Mailbox;
 use super::cursor::{Cursor, Plan, sequence_set};
 use super::error::ImapError;
-use super::fetch::{MissingText, Summarised, Wanted, internal_date};
+use super::fetch::{Detail, MissingText, Summarised, Wanted, internal_date};
 use super::link::Link;
 use super::mirror::{Mirror, News};
 use super::protocol::{Fetched, Response, UidSet};
@@ -47,6 +47,15 @@ pub(super) struct Opened {
 
 fn received(message: &Fetched) -> Option<i64> {
     message.internal_date.as_deref().and_then(internal_date).map(Timestamp::as_second)
+}
+
+/// What is to be known of listed messages besides what was fetched.
+#[derive(Debug, Default)]
+struct New {
+    /// Those that are not announced one by one.
+    skipped: UidSet,
+    /// Those of which less is known than the account wants.
+    reduced: UidSet,
 }
 
 /// What became of an attempt to report everything.
@@ -197,13 +206,19 @@ impl Opened {
         loop {
             let wanted = link.wanted();
             link.context.fetch_begins();
+            let unreadable = link.connection.unreadable();
             let mut messages = self.fetch(link, &wanted, &range, wanted.items()).await?;
+            if link.connection.unreadable() > unreadable {
+                // One of the lines may have been a message's: which messages there are tells.
+                let found = self.list_new(link).await?;
+                return self.report_listed(link, &found, None).await;
+            }
             let pause = pauses.next();
             if pause.is_some() {
                 messages.retain(|_, message| wanted.is_answered_by(message));
             }
             if let Some((&last, _)) = messages.last_key_value() {
-                return self.report_new(link, &wanted, messages, last, &UidSet::new()).await;
+                return self.report_new(link, &wanted, messages, last, &New::default()).await;
             }
             if self.mirror.unaccounted() == 0 {
                 // It came and went.
@@ -249,6 +264,7 @@ impl Opened {
         for (number, uids) in (1..).zip(plan.uids.chunks(size)) {
             let wanted = link.wanted();
             link.context.fetch_begins();
+            let unreadable = link.connection.unreadable();
             let mut messages = match self.fetch(link, &wanted, &sequence_set(uids), wanted.items()).await {
                 // It is there, and cannot be read, again and again: that much is said of it.
                 Err(ImapError::Refused { text, refusal, .. }) if size == 1 && refusal == Refusal::Temporary => {
@@ -259,6 +275,17 @@ impl Opened {
             };
             // Flags of a message further on may change meanwhile; that message has its turn yet.
             messages.retain(|uid, _| uids.binary_search(uid).is_ok());
+            let mut reduced = UidSet::new();
+            let some_unreadable = link.connection.unreadable() > unreadable;
+            for &uid in uids {
+                // Part of an answer is as good as one that makes no sense; none at all may mean that it is gone.
+                let is_whole = messages.get(&uid).map(|message| wanted.is_answered_by(message));
+                if is_whole.unwrap_or(!some_unreadable) {
+                    continue;
+                }
+                messages.insert(uid, self.fetch_less(link, uid).await?);
+                reduced.insert(uid);
+            }
             // UIDs that the server listed and then left out of a completed FETCH are gone (RFC 9051 §6.4.9).
             let is_last = number == batches;
             let skipped = if is_last { plan.skipped.clone() } else { UidSet::new() };
@@ -267,12 +294,28 @@ impl Opened {
                 Some(&last) if plan.skipped.is_empty() || is_last => last,
                 _ => self.cursor.uid_next.saturating_sub(1),
             };
-            let settled = self.report_new(link, &wanted, messages, last, &skipped).await?;
+            let new = New { skipped, reduced };
+            let settled = self.report_new(link, &wanted, messages, last, &new).await?;
             if settled != Settled::Done {
                 return Ok(settled);
             }
         }
         Ok(Settled::Done)
+    }
+
+    /// Asks for less of a message whose description makes no sense, until the answer can be read; that the message is
+    /// there is known.
+    async fn fetch_less(&mut self, link: &mut Link, uid: u32) -> Result<Fetched, ImapError> {
+        warn!(account = %link.account().name, mailbox = %self.mailbox.name, uid,
+            "the server's description of a message makes no sense, asking for less");
+        for detail in [Detail::Header, Detail::Identifiers] {
+            let wanted = link.wanted().with(detail);
+            let mut found = self.fetch(link, &wanted, &uid.to_string(), wanted.items()).await?;
+            if let Some(message) = found.remove(&uid).filter(|message| wanted.is_answered_by(message)) {
+                return Ok(message);
+            }
+        }
+        Ok(Fetched::default())
     }
 
     /// Commits the messages' events together with the position after them, and only then moves.
@@ -282,14 +325,17 @@ impl Opened {
         wanted: &Wanted,
         mut messages: BTreeMap<u32, Fetched>,
         last: u32,
-        skipped: &UidSet,
+        new: &New,
     ) -> Result<Settled, ImapError> {
         self.fetch_missing_text(link, wanted, &mut messages).await?;
         let (account, mailbox) = (link.account().clone(), self.mailbox.clone());
         let mut report = Report::new(&account, &mailbox);
         let mut cursor = self.cursor.clone();
         for (&uid, message) in &messages {
-            let summarised = wanted.summarise(message);
+            let mut summarised = wanted.summarise(message);
+            if let Some(summary) = summarised.summary.as_mut().filter(|_| new.reduced.contains(uid)) {
+                summary.parse_error = true;
+            }
             let arrival = self.arrival(link, &summarised).await?;
             if let Arrival::Unclear(elsewhere) = arrival {
                 link.context.fetch_is_stored();
@@ -304,9 +350,9 @@ impl Opened {
             }
         }
         if let Some(present) = &mut cursor.present {
-            present.extend(skipped);
+            present.extend(&new.skipped);
         }
-        report.skipped(cursor.uid_validity, skipped);
+        report.skipped(cursor.uid_validity, &new.skipped);
         self.latest_received = messages.values().filter_map(received).max();
         cursor.advance(last);
         let counts = self.counts(&cursor);

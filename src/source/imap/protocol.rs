@@ -20,12 +20,16 @@ mod framer;
 mod id;
 mod list;
 pub mod mailbox_name;
+#[cfg(test)]
+mod oracle;
 mod parse;
 mod reply;
 mod response;
 mod search;
 mod status;
 mod tokenizer;
+#[cfg(test)]
+mod transcripts;
 mod uid_set;
 mod vanished;
 

@@ -31,7 +31,7 @@ impl Command {
 
     /// For a server that may take literals without being asked (RFC 7888).
     #[must_use]
-    pub fn to_server_with(mut self, capabilities: &Capabilities) -> Self {
+    pub fn for_server(mut self, capabilities: &Capabilities) -> Self {
         self.unannounced_bytes_max = if capabilities.has("LITERAL+") {
             usize::MAX
         } else if capabilities.has("LITERAL-") || capabilities.has("IMAP4REV2") {
@@ -154,12 +154,11 @@ mod tests {
 
     #[test]
     fn other_strings_are_literals_that_wait_for_the_server_unless_it_needs_no_asking() {
-        let login =
-            |server: &str| lines(Command::new("LOGIN").to_server_with(&with(server)).string("ä").string("b\nc"));
+        let login = |server: &str| lines(Command::new("LOGIN").for_server(&with(server)).string("ä").string("b\nc"));
         assert_eq!(login("IDLE"), ["p1 LOGIN {2}\r\n", "ä {3}\r\n", "b\nc\r\n"]);
         assert_eq!(login("LITERAL+"), ["p1 LOGIN {2+}\r\nä {3+}\r\nb\nc\r\n"]);
         let long = "x".repeat(5000);
-        let long = |server: &str| lines(Command::new("X").to_server_with(&with(server)).string(&long)).len();
+        let long = |server: &str| lines(Command::new("X").for_server(&with(server)).string(&long)).len();
         assert_eq!((long("LITERAL+"), long("LITERAL-")), (1, 2));
     }
 

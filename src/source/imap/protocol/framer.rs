@@ -114,12 +114,14 @@ impl Framer {
     }
 
     /// Octets of a response that is not whole yet.
-    pub fn pending(&self) -> usize {
+    #[cfg(test)]
+    fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
 
     /// What the buffer takes.
-    pub fn capacity(&self) -> usize {
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
 
@@ -211,4 +213,160 @@ fn begins_with(data: &[u8], word: &[u8]) -> bool {
     let data = data.trim_ascii_start();
     data.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word))
         && data.get(word.len()).is_none_or(|next| !next.is_ascii_alphanumeric())
+}
+
+/// What a framer makes of octets that arrive in these pieces: the responses before the first error, and the error.
+#[cfg(test)]
+pub(super) fn frames<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<FrameError>) {
+    let (mut framer, mut found, mut most) = (Framer::new(), Vec::new(), 0);
+    for piece in pieces {
+        most = most.max(framer.pending() + piece.len());
+        framer.push(piece);
+        loop {
+            match framer.next(<[u8]>::to_vec) {
+                Ok(Some(frame)) => found.push(frame),
+                Ok(None) => break,
+                Err(error) => return (found, Some(error)),
+            }
+        }
+        assert!(framer.capacity() <= 2 * most, "{} octets for {most}", framer.capacity());
+        assert!(framer.pending() > 0 || framer.capacity() == 0, "an empty framer keeps its buffer");
+    }
+    (found, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::*;
+
+    fn whole(octets: &[u8]) -> Vec<String> {
+        let (frames, error) = frames([octets]);
+        assert_eq!(error, None);
+        frames.into_iter().map(|frame| String::from_utf8(frame).unwrap()).collect()
+    }
+
+    fn error(octets: &[u8]) -> Option<FrameError> {
+        frames([octets]).1
+    }
+
+    #[test]
+    fn a_response_is_a_line_with_its_literals() {
+        let first = "* 1 FETCH (BODY[1] {12}\r\n* 2 EXISTS\r\n BODY[2] ~{2+}\r\n)\n X {0}\r\n)\r\n";
+        let bare = "* 2 FETCH (BODY[1] {3}\nab\n)\n";
+        assert_eq!(whole([first, bare, "+ \r\n", "\r\n"].concat().as_bytes()), [first, bare, "+ \r\n", "\r\n"]);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_literal_is_none() {
+        let lines = [
+            "* OK it's 5\" {9999999}\r\n",
+            "* bye [ALERT] {5}\r\n",
+            "*  NO {5}\r\n",
+            "p1 NO no such message {5}\r\n",
+            "+ {5}\r\n",
+            "* 1 FETCH (X \"{9999999}\" Y \"((\\\"((\")\r\n",
+            "* LIST () \"/\" {}\r\n",
+            "* LIST () \"/\" {-5}\r\n",
+            "* LIST () \"/\" {5} \r\n",
+            "* LIST () \"/\" 5}\r\n",
+        ];
+        assert_eq!(whole(lines.concat().as_bytes()), lines);
+        assert_eq!(whole(b"* OKAY {2}\r\n\r\n\r\n").len(), 1, "no condition, so that it may have a literal");
+    }
+
+    /// A file name with a quote that the server did not escape: what the message says must stay a literal.
+    #[test]
+    fn a_lone_quote_does_not_turn_mail_into_responses() {
+        let response = "* 1 FETCH (BODYSTRUCTURE (\"a \"b.pdf\") BODY[1] {14}\r\n\r\n* 7 EXISTS\r\n)\r\n";
+        assert_eq!(whole(response.as_bytes()), [response]);
+    }
+
+    #[test]
+    fn each_limit_is_enforced() {
+        assert_eq!(error(b"* 1 FETCH (BODY[1] {1048577}\r\n"), Some(FrameError::Literal));
+        assert_eq!(error(b"* 1 FETCH (BODY[1] {99999999999999999999999999}\r\n"), Some(FrameError::Literal));
+        assert_eq!(error(&b"x".repeat(LINE_BYTES_MAX)), None);
+        assert_eq!(error(&b"x".repeat(LINE_BYTES_MAX + 1)), Some(FrameError::Line));
+        let mut literals = b"* 1 FETCH (".to_vec();
+        for _ in 0..3 {
+            literals.extend(b" {1000000}\r\n");
+            literals.extend(b"y".repeat(1_000_000));
+        }
+        assert_eq!(error(&literals), Some(FrameError::Literal));
+        let mut lines = b"* 1 FETCH (".to_vec();
+        for _ in 0..3 {
+            lines.extend(b"x".repeat(100_000));
+            lines.extend(b" {1}\r\ny");
+        }
+        assert_eq!(error(&lines), Some(FrameError::Line), "all lines of a response together");
+        let set = |octets: usize| [b"* VANISHED ".to_vec(), b"1".repeat(octets), b"\r\n".to_vec()].concat();
+        assert_eq!(error(&set(RESPONSE_BYTES_MAX - 13)), None);
+        assert_eq!(error(&set(RESPONSE_BYTES_MAX - 12)), Some(FrameError::Line));
+    }
+
+    #[test]
+    fn after_an_error_there_is_nothing_more() {
+        let mut framer = Framer::new();
+        framer.push(b"* 1 FETCH (BODY[1] {1048577}\r\n");
+        assert_eq!(framer.next(<[u8]>::len), Err(FrameError::Literal));
+        framer.push(b"* 1 EXISTS\r\n");
+        assert_eq!(framer.next(<[u8]>::len), Err(FrameError::Literal));
+        assert_eq!(framer.capacity(), 0);
+    }
+
+    #[test]
+    fn nothing_is_allocated_for_what_is_only_announced() {
+        let mut framer = Framer::new();
+        framer.push(b"* 1 FETCH (BODY[1] {1048576}\r\nabc");
+        assert_eq!(framer.next(<[u8]>::len), Ok(None));
+        assert!(framer.capacity() < 100);
+    }
+
+    /// Searched anew with each octet, or moved, it would take hours.
+    #[test]
+    fn two_mebibytes_octet_by_octet_take_no_time() {
+        let mut line = b"* SEARCH".to_vec();
+        line.extend(b" 123456".repeat(299_000));
+        line.extend(b"\r\n");
+        let mut framer = Framer::new();
+        let mut found = 0;
+        for octet in
+            line.iter().chain(b"* 1 FETCH (BODY[1] {1000000}\r\n").chain(&vec![b'x'; 1_000_000]).chain(b")\r\n")
+        {
+            framer.push(&[*octet]);
+            found += usize::from(framer.next(|_| ()).unwrap().is_some());
+        }
+        assert_eq!((found, framer.capacity()), (2, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_of_the_octets_gives_the_same_responses(
+            pieces in vec(
+                select(vec![
+                    "* ", "* OK", "* SEARCH ", "* 1 FETCH (", "{5}\r\n", "{5+}\n", "~{0}\r\n", "{2000000}\r\n", "{1000000}\r\n", "\r\n",
+                    "\n", "\r", "\"", "some text", " {", "}", "7",
+                ]),
+                0..40,
+            ),
+            long in proptest::option::of((any::<Index>(), 0_usize..2_200_000)),
+            cuts in vec(any::<Index>(), 0..6),
+        ) {
+            let mut octets: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.as_bytes().to_vec()).collect();
+            if let Some((at, len)) = long {
+                octets.insert(at.index(octets.len() + 1), vec![b'z'; len]);
+            }
+            let octets = octets.concat();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(octets.len() + 1)).collect();
+            cuts.sort_unstable();
+            let ends = cuts.iter().copied().chain([octets.len()]);
+            let starts = std::iter::once(0).chain(cuts.iter().copied());
+            let cut: Vec<&[u8]> = starts.zip(ends).map(|(start, end)| &octets[start..end]).collect();
+            prop_assert_eq!(frames(cut), frames([&octets[..]]));
+        }
+    }
 }

@@ -26,3 +26,22 @@ pub fn parse(tokens: &mut Tokens<'_>) -> Result<Vec<(String, String)>, Malformed
     }
     Ok(fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Response, parse};
+
+    #[test]
+    fn a_server_may_say_who_it_is() {
+        let id = |line: &str| parse(format!("* ID {line}\r\n").as_bytes());
+        let fields = vec![("name".to_owned(), "Cyrus".to_owned()), ("version".to_owned(), "3 \"6\"".to_owned())];
+        assert_eq!(id(r#"("Name" "Cyrus" "os" NIL "version" "3 \"6\"")"#), Response::Id(fields));
+        assert_eq!(id("NIL"), Response::Id(Vec::new()));
+        assert_eq!(id("()"), Response::Id(Vec::new()));
+        assert_eq!(id("(\"name\")"), Response::Id(Vec::new()));
+        assert_eq!(id("(\"name\" (x))"), Response::Unreadable);
+        assert_eq!(id(""), Response::Unreadable);
+        let Response::Id(many) = id(&format!("({})", "\"a\" \"b\" ".repeat(1000))) else { panic!("no ID") };
+        assert_eq!(many.len(), super::FIELDS_MAX);
+    }
+}

@@ -75,3 +75,76 @@ fn is_name(name: &[u8]) -> bool {
     name.first().is_some_and(u8::is_ascii_alphabetic)
         && name.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::response::{Capabilities, Code, Condition, Reply};
+    use super::*;
+
+    #[test]
+    fn what_is_numbered_is_counted() {
+        assert_eq!(parse(b"* 23 EXISTS\r\n"), Response::Exists(23));
+        assert_eq!(parse(b"* 0 exists\r\n"), Response::Exists(0));
+        assert_eq!(parse(b"*  4  Expunge \n"), Response::Expunge(4));
+        assert_eq!(parse(b"* 3 RECENT\r\n"), Response::Other);
+        for wrong in
+            ["0 EXPUNGE", "4294967296 EXISTS", "7x EXISTS", "-1 EXISTS", "1", "1 FETCH", "0 FETCH (UID 1)", "1 (a)"]
+        {
+            assert_eq!(parse(format!("* {wrong}\r\n").as_bytes()), Response::Unreadable, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_an_extension_is_of_no_interest_and_nonsense_is_unreadable() {
+        for other in [
+            "FLAGS (\\Answered \\Seen)",
+            "NAMESPACE ((\"\" \"/\")) NIL NIL",
+            "QUOTAROOT INBOX \"\"",
+            "METADATA \"\" (/shared/x {3}\r\nabc)",
+            "XYZZY",
+            "X-WEIRD é (\"",
+            "SORT 2 3",
+        ] {
+            assert_eq!(parse(format!("* {other}\r\n").as_bytes()), Response::Other, "{other}");
+        }
+        for nonsense in [
+            "",
+            "*",
+            "* ",
+            "* (",
+            "* é",
+            "* [x]",
+            "220 ESMTP",
+            "HTTP/1.1 400 Bad Request",
+            "\0",
+            "*\0",
+            "p1",
+            "p1 FINE",
+            " OK",
+        ] {
+            assert_eq!(parse(format!("{nonsense}\r\n").as_bytes()), Response::Unreadable, "{nonsense}");
+        }
+        let long_tag = [&b"x".repeat(TAG_BYTES_MAX + 1)[..], b" OK done"].concat();
+        assert_eq!(parse(&long_tag), Response::Unreadable);
+    }
+
+    #[test]
+    fn the_end_of_a_command_has_its_tag() {
+        let reply = Reply { condition: Condition::No, code: Some(Code::Named("LIMIT".into())), text: "wait".into() };
+        assert_eq!(parse(b"p12 NO [LIMIT] wait\r\n"), Response::Tagged("p12".into(), reply));
+        let reply = Reply { condition: Condition::Ok, code: None, text: String::new() };
+        assert_eq!(parse(b"p12 ok"), Response::Tagged("p12".into(), reply));
+    }
+
+    #[test]
+    fn capabilities_are_in_upper_case_wherever_they_stand() {
+        let expected = || Capabilities(vec!["IMAP4REV2".into(), "AUTH=PLAIN".into()]);
+        assert_eq!(parse(b"* CAPABILITY IMAP4rev2  auth=Plain \r\n"), Response::Capabilities(expected()));
+        assert_eq!(parse(b"* ENABLED imap4rev2 Auth=plain\r\n"), Response::Enabled(expected()));
+        assert_eq!(parse(b"* ENABLED\r\n"), Response::Enabled(Capabilities::default()));
+        let Response::Status(greeting) = parse(b"* PREAUTH [CAPABILITY imap4rev2 auth=PLAIN] hello\r\n") else {
+            panic!("no greeting")
+        };
+        assert_eq!((greeting.condition, greeting.code), (Condition::PreAuth, Some(Code::Capability(expected()))));
+    }
+}

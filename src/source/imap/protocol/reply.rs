@@ -91,3 +91,79 @@ pub(super) fn mailbox_id(argument: &[u8]) -> Option<String> {
     let mut tokens = Tokens::new(argument);
     if tokens.is_at_open() { tokens.texts(1).ok()?.pop() } else { tokens.text().ok()? }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn reply(line: &str) -> (Condition, Option<Code>, String) {
+        match parse(line.as_bytes()) {
+            Response::Status(reply) | Response::Tagged(_, reply) => (reply.condition, reply.code, reply.text),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn named(name: &str) -> Code {
+        Code::Named(name.into())
+    }
+
+    #[test]
+    fn codes_are_read_with_their_arguments() {
+        let code = |code: &str| reply(&format!("* OK [{code}] text\r\n")).1;
+        assert_eq!(code("UIDNEXT 7"), Some(Code::UidNext(7)));
+        assert_eq!(code("uidvalidity 3857529045"), Some(Code::UidValidity(3_857_529_045)));
+        assert_eq!(code("HIGHESTMODSEQ 9223372036854775807"), Some(Code::HighestModSeq(9_223_372_036_854_775_807)));
+        assert_eq!(code("MAILBOXID (F2212ea87)"), Some(Code::MailboxId("F2212ea87".into())));
+        assert_eq!(code("MAILBOXID F2212ea87"), Some(Code::MailboxId("F2212ea87".into())));
+        assert_eq!(code("UIDNEXT 0"), Some(named("UIDNEXT")), "no UID");
+        assert_eq!(code("UIDNEXT"), Some(named("UIDNEXT")));
+        for name in ["AUTHENTICATIONFAILED", "UNAVAILABLE", "LIMIT", "CLOSED", "NOMODSEQ", "NOTIFICATIONOVERFLOW"] {
+            assert_eq!(code(name), Some(named(name)));
+        }
+        assert_eq!(code("WEBALERT https://accounts.example.com/?a=[b"), Some(named("WEBALERT")));
+    }
+
+    #[test]
+    fn brackets_in_lists_and_strings_do_not_end_a_code() {
+        let text = "* OK [PERMANENTFLAGS (\\Answered $a] \\*)] Limited\r\n";
+        assert_eq!(reply(text), (Condition::Ok, Some(named("PERMANENTFLAGS")), "Limited".into()));
+        let text = "* NO [BADCHARSET (\"a]\")] no\r\n";
+        assert_eq!(reply(text), (Condition::No, Some(named("BADCHARSET")), "no".into()));
+        assert_eq!(
+            reply("* OK [X 5\" (] tall\r\n"),
+            (Condition::Ok, Some(named("X")), "tall".into()),
+            "no other ends it"
+        );
+        assert_eq!(reply("* OK [no code\r\n"), (Condition::Ok, None, "[no code".into()));
+        assert_eq!(reply("* OK [] x\r\n"), (Condition::Ok, None, "x".into()));
+    }
+
+    #[test]
+    fn a_code_may_be_followed_by_anything() {
+        assert_eq!(reply("* OK [ALERT]é\r\n"), (Condition::Ok, Some(named("ALERT")), "é".into()));
+        assert_eq!(reply("p1 NO [ALERT]日本\r\n"), (Condition::No, Some(named("ALERT")), "日本".into()));
+        assert_eq!(reply("* BYE[é]é"), (Condition::Bye, Some(named("é")), "é".into()));
+        assert_eq!(reply("* OK – ready\r\n"), (Condition::Ok, None, "– ready".into()));
+    }
+
+    #[test]
+    fn what_is_long_is_cut() {
+        let (_, code, text) = reply(&format!("* BYE [{}] {}\r\n", "X".repeat(5000), "é".repeat(5000)));
+        assert_eq!(code, Some(named(&"X".repeat(NAME_CHARS_MAX))));
+        assert_eq!(text, "é".repeat(TEXT_CHARS_MAX));
+        let many = capabilities("IDLE ".repeat(10_000).as_bytes());
+        assert_eq!(many.0.len(), CAPABILITIES_MAX);
+    }
+
+    #[test]
+    fn a_continuation_has_its_text_whatever_it_is() {
+        for (line, text) in
+            [("+\r\n", ""), ("+ \r\n", ""), ("+ go ahead\r\n", "go ahead"), ("+ dGVzdA==\r\n", "dGVzdA==")]
+        {
+            assert_eq!(parse(line.as_bytes()), Response::Continue(text.into()));
+        }
+        let challenge = "a".repeat(8000);
+        assert_eq!(parse(format!("+ {challenge}\r\n").as_bytes()), Response::Continue(challenge));
+    }
+}

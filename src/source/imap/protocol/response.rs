@@ -3,7 +3,7 @@
 use super::UidSet;
 
 /// One response, or so much of it as the watcher acts on.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Response {
     /// `+`: the server waits for the rest of a command, or idles. With its text: a challenge, in SASL.
     Continue(String),
@@ -149,7 +149,7 @@ pub struct SearchResult {
 }
 
 /// What a FETCH response said of one message. An item that was not in it is `None`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Fetched {
     /// The UID: servers may leave it out of what they were not asked for.
     pub uid: Option<u32>,

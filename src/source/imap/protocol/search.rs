@@ -63,3 +63,60 @@ pub fn parse_extended(tokens: &mut Tokens<'_>) -> Result<SearchResult, Malformed
     }
     Ok(result)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Response, parse as parse_response};
+    use super::*;
+
+    fn found(line: &str) -> SearchResult {
+        match parse_response(format!("* {line}\r\n").as_bytes()) {
+            Response::Search(result) => *result,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_become_ranges() {
+        let result = found("SEARCH 2 84  3 882 4 (MODSEQ 917162500) ");
+        assert_eq!((result.found.to_string().as_str(), result.mod_seq), ("2:4,84,882", Some(917_162_500)));
+        assert_eq!(found("SEARCH"), SearchResult::default());
+        assert_eq!(found("SEARCH 0"), SearchResult::default());
+    }
+
+    #[test]
+    fn the_extended_form_says_what_it_answers() {
+        let result = found("ESEARCH (TAG \"p7\") UID COUNT 5 ALL 9,4:1 MODSEQ 7 X-NEW (a b) MIN 1");
+        assert_eq!(
+            result,
+            SearchResult { tag: Some("p7".into()), found: UidSet::parse("1:4,9", 9).unwrap(), mod_seq: Some(7) }
+        );
+        assert_eq!(found("ESEARCH (TAG \"p7\") UID").found, UidSet::new());
+        assert_eq!(found("ESEARCH").tag, None);
+    }
+
+    /// One number that is left out would look like a message that is gone.
+    #[test]
+    fn all_or_nothing() {
+        for wrong in [
+            "SEARCH 1 x 2",
+            "SEARCH 4294967296",
+            "SEARCH 1 (MODSEQ",
+            "SEARCH 1:2",
+            "ESEARCH ALL 1,x",
+            "ESEARCH ALL",
+            "ESEARCH ALL 0",
+        ] {
+            assert_eq!(parse_response(format!("* {wrong}\r\n").as_bytes()), Response::Unreadable, "{wrong}");
+        }
+        let scattered = "1 3 ".repeat(RANGES_MAX / 2 + 1);
+        assert_eq!(parse_response(format!("* SEARCH {scattered}\r\n").as_bytes()), Response::Unreadable);
+    }
+
+    #[test]
+    fn a_great_mailbox_is_small() {
+        let all: Vec<String> = (1..=300_000).map(|uid: u32| uid.to_string()).collect();
+        let result = found(&format!("SEARCH {}", all.join(" ")));
+        assert_eq!((result.found.len(), result.found.ranges_len()), (300_000, 1));
+    }
+}

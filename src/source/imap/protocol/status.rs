@@ -39,3 +39,44 @@ fn item(name: &[u8], tokens: &mut Tokens<'_>, items: &mut StatusItems) -> Result
     }
     tokens.skip()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Response, parse};
+    use super::*;
+
+    fn status(line: &str) -> (String, StatusItems) {
+        match parse(format!("* STATUS {line}\r\n").as_bytes()) {
+            Response::MailboxStatus(status) => (status.raw_name, status.items),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn items_are_read_and_others_passed_over() {
+        let line = "\"Lists/a b\" (MESSAGES 231 uidnext 44292 UIDVALIDITY 7 UNSEEN 0 SIZE 99999999999 DELETED 2 \
+                    APPENDLIMIT NIL HIGHESTMODSEQ 7011231777 X-LIST (a (b)) MAILBOXID (F1))";
+        let expected = StatusItems {
+            messages: Some(231),
+            uid_next: Some(44292),
+            uid_validity: Some(7),
+            unseen: Some(0),
+            highest_mod_seq: Some(7_011_231_777),
+            mailbox_id: Some("F1".into()),
+        };
+        assert_eq!(status(line), ("Lists/a b".into(), expected));
+    }
+
+    #[test]
+    fn names_and_lists_may_be_odd() {
+        assert_eq!(status("INBOX ()"), ("INBOX".into(), StatusItems::default()));
+        assert_eq!(status("{3}\r\na b (MESSAGES 1 )").1.messages, Some(1));
+        let (name, items) =
+            status("My Folder  (MESSAGES NIL UIDNEXT 0 UNSEEN 99999999999 UIDVALIDITY (x) MAILBOXID y)");
+        let expected = StatusItems { mailbox_id: Some("y".into()), ..StatusItems::default() };
+        assert_eq!((name.as_str(), items), ("My Folder", expected));
+        for wrong in ["", "INBOX", "INBOX MESSAGES 1", "INBOX (MESSAGES 1", "(MESSAGES 1)"] {
+            assert_eq!(parse(format!("* STATUS {wrong}\r\n").as_bytes()), Response::Unreadable, "{wrong}");
+        }
+    }
+}

@@ -222,18 +222,17 @@ impl<'a> Tokens<'a> {
                 self.rest = after;
                 Token::String(unescaped(inside))
             }
-            _ => match literal(self.rest)? {
-                Some((octets, after)) => {
+            _ => {
+                if let Some((octets, after)) = literal(self.rest)? {
                     self.rest = after;
                     Token::String(Cow::Borrowed(octets))
-                }
-                None => {
+                } else {
                     let end = self.rest.iter().position(|octet| ends_atom(*octet)).unwrap_or(self.rest.len());
                     let (atom, after) = self.rest.split_at(end);
                     self.rest = after;
                     Token::Atom(atom)
                 }
-            },
+            }
         };
         Ok(Some(token))
     }
@@ -259,8 +258,11 @@ fn section_len(section: &[u8]) -> Result<usize, Malformed> {
     }
 }
 
+/// A string, and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
 /// What stands between the quotes, and what follows; `octets` begin after the first quote.
-fn quoted(octets: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+fn quoted(octets: &[u8]) -> Result<Split<'_>, Malformed> {
     let mut end = 0;
     loop {
         end += memchr::memchr3(b'"', b'\\', b'\n', octets.get(end..).unwrap_or_default()).ok_or(Malformed)?;
@@ -294,7 +296,7 @@ fn unescaped(inside: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// A literal and what follows; nothing if what begins here is none.
-fn literal(octets: &[u8]) -> Result<Option<(&[u8], &[u8])>, Malformed> {
+fn literal(octets: &[u8]) -> Result<Option<Split<'_>>, Malformed> {
     let Some(announced) = octets.strip_prefix(b"~").unwrap_or(octets).strip_prefix(b"{") else { return Ok(None) };
     let digits = announced.iter().take_while(|octet| octet.is_ascii_digit() || **octet == b'+').count();
     let (digits, after) = announced.split_at(digits);
@@ -326,4 +328,111 @@ pub fn bounded(octets: &[u8], chars_max: usize) -> String {
     // No character takes more than four octets.
     let octets = octets.get(..chars_max * 4).unwrap_or(octets);
     String::from_utf8_lossy(octets).chars().take(chars_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(octets: &[u8]) -> Result<Vec<Token<'_>>, Malformed> {
+        let (mut tokens, mut all) = (Tokens::new(octets), Vec::new());
+        while let Some(token) = tokens.next()? {
+            all.push(token);
+        }
+        Ok(all)
+    }
+
+    fn atom(text: &str) -> Token<'_> {
+        Token::Atom(text.as_bytes())
+    }
+
+    fn string(text: &str) -> Token<'_> {
+        Token::String(Cow::Borrowed(text.as_bytes()))
+    }
+
+    #[test]
+    fn tokens_are_told_apart() {
+        assert_eq!(
+            all(b"(\\* [Gmail]/x +IMNews  NIL)\"a b\"{3}\r\n)\r\n~{2}\n\0\"7 a\"b").unwrap(),
+            [
+                Token::Open,
+                atom("\\*"),
+                atom("[Gmail]/x"),
+                atom("+IMNews"),
+                atom("NIL"),
+                Token::Close,
+                string("a b"),
+                string(")\r\n"),
+                string("\0\""),
+                atom("7"),
+                atom("a\"b"),
+            ]
+        );
+    }
+
+    #[test]
+    fn escapes_are_undone_and_what_is_none_stays() {
+        assert_eq!(all(br#""a \"b\" \\ C:\temp""#).unwrap(), [string(r#"a "b" \ C:\temp"#)]);
+        assert_eq!(all(br#""""\\""#).unwrap(), [string(""), string("\\")]);
+    }
+
+    #[test]
+    fn what_has_no_end_is_malformed() {
+        for octets in [&b"\"abc"[..], b"\"abc\\", b"\"abc\r\n\"", b"{5}\r\nabc", b"{99999999999999999999999}\r\na"] {
+            assert_eq!(all(octets), Err(Malformed), "{}", lossy(octets));
+        }
+        assert_eq!(all(b"{5} {x}").unwrap(), [atom("{5}"), atom("{x}")], "no literals");
+        assert_eq!(Tokens::new(b"(a (b)").skip(), Err(Malformed));
+        assert_eq!(Tokens::new(b")").skip(), Err(Malformed));
+    }
+
+    #[test]
+    fn lists_nest_to_a_depth_and_are_passed_over_at_any() {
+        let nested = |depth: usize| [b"(".repeat(depth), b")".repeat(depth), b" next".to_vec()].concat();
+        assert!(all(&nested(DEPTH_MAX as usize)).is_ok());
+        assert_eq!(all(&nested(DEPTH_MAX as usize + 1)), Err(Malformed));
+        let deep = nested(100_000);
+        let mut tokens = Tokens::new(&deep);
+        assert_eq!(tokens.skip(), Ok(()));
+        assert_eq!(tokens.next(), Ok(Some(atom("next"))));
+    }
+
+    #[test]
+    fn items_have_sections() {
+        let octets = b"UID 4 BODY[HEADER.FIELDS (\"X-]\" {2}\r\n]] FROM)]<0> NIL BODY[]{1}\r\nx BODY[1 ";
+        let mut tokens = Tokens::new(octets);
+        let mut items = Vec::new();
+        while let Ok(Some(item)) = tokens.item() {
+            items.push((lossy(item.name), item.section.map(lossy)));
+            tokens.skip().unwrap();
+        }
+        let expected = [
+            ("UID".to_owned(), None),
+            ("BODY".to_owned(), Some("HEADER.FIELDS (\"X-]\" {2}\r\n]] FROM)".to_owned())),
+            ("BODY".to_owned(), Some(String::new())),
+        ];
+        assert_eq!(items, expected, "and the last one does not end");
+    }
+
+    #[test]
+    fn text_is_cut_at_characters() {
+        assert_eq!(bounded("äöü".as_bytes(), 2), "äö");
+        assert_eq!(bounded(&b"\xff".repeat(9), 2), "\u{fffd}\u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_survives_in_either_form(text in any::<String>()) {
+            prop_assume!(!text.contains('\n'));
+            let quoted = super::super::command::quoted(&text);
+            let literal = format!("{{{}}}\r\n{text}", text.len());
+            for form in [quoted, literal] {
+                let mut tokens = Tokens::new(form.as_bytes());
+                prop_assert_eq!(tokens.text(), Ok(Some(text.clone())));
+                prop_assert!(tokens.is_at_end());
+            }
+        }
+    }
 }
