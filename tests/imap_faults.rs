@@ -181,17 +181,13 @@ async fn a_message_that_cannot_be_read_stops_nothing() {
     watching.next(EventKind::AccountUp).await;
     peer.send("* 1 EXISTS\r\n").await;
     peer.done(&idle).await;
-    // Three kinds: a list without an end, nonsense, and what must not be read to its end.
-    peer.answer(
-        "UID FETCH 1:* (UID FLAGS INTERNALDATE",
-        &format!("* 1 FETCH (UID 1 BODYSTRUCTURE {}\r\n", "(".repeat(1000)),
-    )
-    .await;
+    // What must not be read to its end breaks the connection, each time.
+    peer.answer("UID FETCH 1:* (UID FLAGS INTERNALDATE", "* 1 FETCH (UID 1 BODY[1] {400000000}\r\n").await;
     peer.closed().await;
-    for poison in ["* 1 FETCH UID 1\r\n", "* 1 FETCH (UID 1 BODY[1] {400000000}\r\n"] {
+    for _ in 0..2 {
         let mut peer = server.opened(1, 2).await;
         peer.answer("UID FETCH 1:* (UID)", "* 1 FETCH (UID 1)\r\n").await;
-        peer.answer("UID FETCH 1 (UID FLAGS INTERNALDATE", poison).await;
+        peer.answer("UID FETCH 1 (UID FLAGS INTERNALDATE", "* 1 FETCH (UID 1 BODY[1] {400000000}\r\n").await;
         peer.closed().await;
     }
     let mut peer = server.opened(1, 2).await;
@@ -203,6 +199,31 @@ async fn a_message_that_cannot_be_read_stops_nothing() {
     peer.answer("NOOP", "* 2 EXISTS\r\n").await;
     peer.answer("UID FETCH 2:* (UID FLAGS INTERNALDATE", &message(2, 2, "two")).await;
     assert_eq!(watching.until(EventKind::MessageNew).await.draft.uid, Some(2));
+    drop(peer);
+    watching.stop().await;
+}
+
+#[tokio::test]
+async fn a_description_that_makes_no_sense_is_asked_for_with_less() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let mut watching = Watching::start(folder.path(), &[server.account()], config());
+    let (mut peer, idle) = server.idling(0, 1).await;
+    watching.next(EventKind::AccountUp).await;
+    peer.send("* 2 EXISTS\r\n").await;
+    peer.done(&idle).await;
+    // A list without an end, and nonsense.
+    let lines = format!("* 1 FETCH (UID 1 BODYSTRUCTURE {}\r\n* 2 FETCH UID 2\r\n", "(".repeat(1000));
+    peer.answer("UID FETCH 1:* (UID FLAGS INTERNALDATE", &lines).await;
+    peer.answer("UID FETCH 1:* (UID)", "* 1 FETCH (UID 1)\r\n* 2 FETCH (UID 2)\r\n").await;
+    peer.answer("UID FETCH 1:2 (UID FLAGS INTERNALDATE", &lines).await;
+    let header = "* 1 FETCH (UID 1 FLAGS () BODY[HEADER.FIELDS (SUBJECT)]<0> {14}\r\nSubject: one\r\n)\r\n";
+    peer.answer("UID FETCH 1 (UID FLAGS BODY.PEEK[HEADER.FIELDS", header).await;
+    peer.answer("UID FETCH 2 (UID FLAGS BODY.PEEK[HEADER.FIELDS", "* 2 FETCH UID 2\r\n").await;
+    peer.answer("UID FETCH 2 (UID FLAGS)", "* 2 FETCH UID 2\r\n").await;
+    let summary = watching.next(EventKind::MessageNew).await.draft.message.unwrap();
+    assert!(summary.parse_error && summary.subject.as_deref() == Some("one"), "{summary:?}");
+    let bare = watching.next(EventKind::MessageNew).await.draft;
+    assert!(bare.uid == Some(2) && bare.message.unwrap().parse_error, "nothing is known but that it is there");
     drop(peer);
     watching.stop().await;
 }

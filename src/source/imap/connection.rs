@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, trace};
 
 use super::error::ImapError;
+use super::metrics::METRICS;
 use super::protocol::command::{self, Command, Line};
 use super::protocol::{Condition, Framer, Reply, Response, parse};
 use super::refusal::{During, ServerText, classify};
@@ -111,6 +112,7 @@ impl Connection {
         match response {
             Response::Unreadable => {
                 self.unreadable += 1;
+                METRICS.unreadable.add(1);
                 // Not a word of its content, which may be mail.
                 debug!(octets = len, unreadable = self.unreadable, "the server sent a response that makes no sense");
             }
@@ -157,6 +159,13 @@ impl Connection {
         // Without literals it is one line.
         let (tag, _rest) = self.queue_first(Command::new(command));
         tag
+    }
+
+    /// Sends a line that is not a command: the answer to a `+`.
+    pub(super) async fn send_line(&mut self, line: &str, limit: Duration) -> Result<(), ImapError> {
+        let mut octets = command::line(line.as_bytes());
+        command::extend(&mut octets, b"\r\n");
+        self.write(&octets, limit).await
     }
 
     /// Ends the IDLE with this tag: DONE goes out with the next command, whose answer may come before or after that

@@ -69,6 +69,11 @@ impl UidSet {
         self.ranges.is_empty()
     }
 
+    /// Its ranges, rising: first and last of each.
+    pub fn ranges(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.ranges.iter().copied()
+    }
+
     /// How many ranges it takes: its size in memory and on disk.
     pub fn ranges_len(&self) -> usize {
         self.ranges.len()
