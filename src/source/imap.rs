@@ -17,6 +17,7 @@
 mod access;
 mod backoff;
 mod catch_up;
+mod commands;
 mod config;
 mod connection;
 mod context;
@@ -52,6 +53,7 @@ mod supervisor;
 mod uid_text;
 mod wants;
 
+pub use commands::{CommandError, MailboxCommand, MessageSet, PART_BYTES_MAX};
 pub use config::{ImapConfig, ImapConfigError};
 pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
