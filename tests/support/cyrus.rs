@@ -69,8 +69,6 @@ impl Cyrus {
              altnamespace: yes\n\
              autocreate_quota: 0\n\
              autocreate_post: yes\n\
-             autocreate_inbox_folders: Sent\n\
-             xlist-sent: Sent\n\
              conversations: yes\n\
              expunge_mode: immediate\n\
              delete_mode: immediate\n\
