@@ -390,6 +390,17 @@ impl<S: MailServer> Story<S> {
     }
 }
 
+impl<S> Drop for Story<S> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for Event { draft, .. } in &self.seen {
+                let (mailbox, uids) = (draft.mailbox.as_deref().unwrap_or_default(), uids(draft));
+                eprintln!("{} was told: {} {mailbox} {uids:?} {}", self.user, draft.kind, subject(draft));
+            }
+        }
+    }
+}
+
 /// Short pauses, so that servers without NOTIFY are asked often for their mailboxes.
 fn settings() -> ImapConfig {
     ImapConfig { sweep_interval: Duration::from_secs(1), ..config() }
