@@ -14,6 +14,7 @@
 //! messages that the server sent or did not have; nothing that is sent can change a message or its flags. What is in
 //! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `protocol`, `refusal` and `structure` does no I/O.
 
+mod access;
 mod backoff;
 mod catch_up;
 mod config;
@@ -34,12 +35,16 @@ mod login;
 mod mailboxes;
 mod metrics;
 mod mirror;
+pub mod oauth;
 mod offers;
 mod opened;
 mod probe;
 mod protocol;
+pub mod provider;
 mod refusal;
 mod report;
+mod sasl;
+mod scram;
 mod session;
 mod socket;
 mod structure;
@@ -48,10 +53,14 @@ mod uid_text;
 mod wants;
 
 pub use config::{ImapConfig, ImapConfigError};
+pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
 pub use handle::WatcherHandle;
-pub use probe::{ProbeReport, probe};
+pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
+pub use probe::{ProbeReport, probe, probe_account};
 pub use refusal::{Refusal, ServerText};
+pub use sasl::SaslError;
+pub use scram::ScramError;
 pub use supervisor::watch;
 
 use protocol::mailbox_name;

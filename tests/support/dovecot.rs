@@ -24,14 +24,21 @@ pub struct Dovecot {
     pub imap_port: u16,
     pub imaps_port: u16,
     pub lmtp_port: u16,
+    /// Lines that a test adds to its configuration.
+    more: String,
 }
 
 impl Dovecot {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts one with more lines in its configuration.
+    pub fn start_with(more: &str) -> Self {
         // A port that was free a moment ago may be taken by another test.
         for _ in 0..5 {
-            let dovecot = Self::prepare();
+            let dovecot = Self::prepare(more);
             dovecot.run();
             if dovecot.answers() {
                 return dovecot;
@@ -41,12 +48,13 @@ impl Dovecot {
         panic!("dovecot did not start");
     }
 
-    fn prepare() -> Self {
+    fn prepare(more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
         // The processes of Dovecot that are not root must get in.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        let (processes, ports): (_, [u16; 3]) = (ProcessGroup::default(), free_ports());
-        let dovecot = Self { folder, processes, imap_port: ports[0], imaps_port: ports[1], lmtp_port: ports[2] };
+        let [imap_port, imaps_port, lmtp_port] = free_ports();
+        let (processes, more) = (ProcessGroup::default(), more.to_owned());
+        let dovecot = Self { folder, processes, imap_port, imaps_port, lmtp_port, more };
         dovecot.write_files();
         dovecot
     }
@@ -122,6 +130,7 @@ service anvil {{
                 writeln!(config, "{key} = {value}").unwrap();
             }
         }
+        config.push_str(&self.more);
         config
     }
 

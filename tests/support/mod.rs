@@ -17,6 +17,7 @@ pub mod imap_model;
 pub mod lmtp;
 pub mod mail_server;
 pub mod misbehaving_imap;
+pub mod oidc;
 pub mod owner;
 pub mod problem;
 pub mod process_group;

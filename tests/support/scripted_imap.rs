@@ -76,6 +76,11 @@ impl Peer {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// The same; false once the client has closed.
+    pub async fn try_send(&mut self, text: &str) -> bool {
+        self.stream.write_all(text.as_bytes()).await.is_ok()
+    }
+
     /// Reads a line.
     pub async fn line(&mut self) -> String {
         let mut line = String::new();

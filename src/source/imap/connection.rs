@@ -161,6 +161,13 @@ impl Connection {
         tag
     }
 
+    /// Sends a line that is not a command: the answer to a `+`.
+    pub(super) async fn send_line(&mut self, line: &str, limit: Duration) -> Result<(), ImapError> {
+        let mut octets = command::line(line.as_bytes());
+        command::extend(&mut octets, b"\r\n");
+        self.write(&octets, limit).await
+    }
+
     /// Ends the IDLE with this tag: DONE goes out with the next command, whose answer may come before or after that
     /// of IDLE. Saves a round trip where it counts.
     pub(super) fn queue_done(&mut self, tag: String, limit: Duration) {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, error, info, warn};
 
+use super::access::Ways;
 use super::backoff::Backoff;
 use super::config::ImapConfig;
 use super::context::{AccountContext, ConnectionContext, ConnectionRequest, Duty, Logins, Mailbox};
@@ -26,7 +27,6 @@ use super::host::Hosts;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
 use super::session::Session;
-use super::socket::TlsSettings;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{Account, Registry};
 
@@ -113,7 +113,8 @@ struct Shared {
 
 impl Shared {
     fn contexts(&mut self, accounts: Vec<Account>) -> Vec<Arc<AccountContext>> {
-        let (tls, hosts) = (TlsSettings::default(), Hosts::new(&self.config));
+        let ways = Ways::new(&self.config, self.registry.credentials().cloned());
+        let hosts = Hosts::new(&self.config);
         let mut contexts = Vec::new();
         for account in accounts {
             let Some(endpoint) = account.imap else { continue };
@@ -122,13 +123,13 @@ impl Shared {
                 signals: self.handle.register(&account.name),
                 host: hosts.host(&endpoint.host, &self.config),
                 connections_max: AtomicU32::new(endpoint.connections_max.get()),
+                access: ways.access(account.name.clone()),
                 name: account.name,
                 content: account.content,
                 endpoint,
                 config: self.config.clone(),
                 event_log: self.event_log.clone(),
                 health,
-                tls: tls.clone(),
                 logins: Logins::default(),
                 connections: self.connections.clone(),
                 several_mailboxes: AtomicBool::new(false),
