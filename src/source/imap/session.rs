@@ -145,7 +145,9 @@ impl Session {
         let names = found.others.iter().map(|other| other.mailbox.name.as_str()).chain([found.home.name.as_str()]);
         context.look_after(names);
         let (home, settled) = Opened::open(&mut link, &found.home, false).await?;
-        let sweep_at = (!found.others.is_empty()).then(Instant::now);
+        // Also with nothing but a home: where there is a pattern, the next mailbox may fit it.
+        let has_more = !found.others.is_empty() || (selection.has_pattern() && context.duty == Duty::Account);
+        let sweep_at = has_more.then(Instant::now);
         let others = Others { visited: found.others, told: found.told, sweep_at, list_again: false };
         let mut session = Self { link, home, others };
         if let Settled::LookFirst(elsewhere) = settled {
