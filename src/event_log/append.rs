@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::event::{Draft, EventId, Topic};
+use super::sightings::{Sighting, SightingChange};
+use crate::event::{AccountName, Draft, EventId, Topic};
 
 /// Recognises the same happening when a source reports it again, after a crash between commit and reply.
 ///
@@ -38,6 +39,7 @@ impl DedupKey {
 pub struct Append {
     pub(super) drafts: Vec<(Draft, Option<DedupKey>)>,
     pub(super) checkpoints: Vec<(String, String)>,
+    pub(super) sightings: Vec<SightingChange>,
 }
 
 impl Append {
@@ -48,7 +50,7 @@ impl Append {
 
     /// One event that needs no recognising.
     pub fn event(draft: Draft) -> Self {
-        Self { drafts: vec![(draft, None)], checkpoints: Vec::new() }
+        Self { drafts: vec![(draft, None)], ..Self::default() }
     }
 
     /// Adds an event; one with a key that the log has already is not written again.
@@ -61,9 +63,19 @@ impl Append {
         self.checkpoints.push((key.into(), value.into()));
     }
 
+    /// Adds that a message was seen in a mailbox, so that it is recognised in another one.
+    pub fn sighting(&mut self, account: &AccountName, sighting: Sighting) {
+        self.sightings.push(SightingChange::Seen(account.clone(), sighting));
+    }
+
+    /// Adds that messages are no longer in a mailbox: ranges of UIDs, first and last.
+    pub fn gone(&mut self, account: &AccountName, mailbox: &str, uid_validity: u32, uids: Vec<(u32, u32)>) {
+        self.sightings.push(SightingChange::Gone(account.clone(), mailbox.to_owned(), uid_validity, uids));
+    }
+
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.drafts.is_empty() && self.checkpoints.is_empty()
+        self.drafts.is_empty() && self.checkpoints.is_empty() && self.sightings.is_empty()
     }
 }
 
@@ -110,12 +122,13 @@ pub(super) struct Row {
 pub(super) struct Prepared {
     pub(super) rows: Vec<Row>,
     pub(super) checkpoints: Vec<(String, String)>,
+    pub(super) sightings: Vec<SightingChange>,
 }
 
 impl Prepared {
     pub(super) fn new(append: Append) -> Result<Self, AppendError> {
         let rows = append.drafts.into_iter().map(|(draft, key)| Row::new(draft, key)).collect::<Result<_, _>>()?;
-        Ok(Self { rows, checkpoints: append.checkpoints })
+        Ok(Self { rows, checkpoints: append.checkpoints, sightings: append.sightings })
     }
 }
 

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 use tokio::sync::Semaphore;
 
 use super::topics::TopicTable;
-use super::{Committed, Position, schema};
-use crate::event::{EventId, Topic, TopicMatcher};
+use super::{Committed, MessageKey, Position, Sighting, schema, sightings};
+use crate::event::{AccountName, EventId, Topic, TopicMatcher};
 
 /// Reads that run at once: more would only queue for the two or four cores that there are.
 const READERS: usize = 4;
@@ -136,6 +136,14 @@ impl Readers {
             statement.query_row([key], |row| row.get(0)).optional()
         })
         .await
+    }
+
+    pub(super) async fn sightings(
+        &self,
+        account: AccountName,
+        message: MessageKey,
+    ) -> Result<Vec<Sighting>, ReadError> {
+        self.run(move |connection, _| sightings::read(connection, &account, message)).await
     }
 
     pub(super) async fn locate(&self, id: EventId) -> Result<Start, ReadError> {

@@ -7,7 +7,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::OpenError;
 
 /// Each step brings the file from the format of its index to the next; `user_version` says how many were taken.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE event (
         position INTEGER PRIMARY KEY,
         id BLOB NOT NULL UNIQUE,
@@ -34,7 +35,23 @@ const MIGRATIONS: &[&str] = &["
         floor_id BLOB
     ) STRICT;
     INSERT INTO totals VALUES (0, 0, 0, NULL);
-"];
+",
+    "
+    -- Messages by what identifies them in every mailbox; gone_ms is 0 while they are where they were seen.
+    CREATE TABLE sighting (
+        number INTEGER PRIMARY KEY,
+        account TEXT NOT NULL,
+        message BLOB NOT NULL,
+        mailbox TEXT NOT NULL,
+        uid_validity INTEGER NOT NULL,
+        uid INTEGER NOT NULL,
+        gone_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX sighting_place ON sighting (account, mailbox, uid_validity, uid);
+    CREATE INDEX sighting_message ON sighting (account, message);
+    CREATE INDEX sighting_age ON sighting (account, number);
+",
+];
 
 /// Pages in the write-ahead log before SQLite moves them into the file: 16 MB. More and each commit costs less,
 /// fewer and the pauses are shorter; a thread of its own for this made both worse.

@@ -14,7 +14,7 @@ use super::append::{AppendError, Appended, Prepared, Row};
 use super::retention::Retention;
 use super::tail::Tails;
 use super::topics::TopicTable;
-use super::{Committed, EventLogConfig, Position};
+use super::{Committed, EventLogConfig, Position, sightings};
 use crate::event::{EventId, EventIdGenerator};
 
 /// Events in one commit: bounds what one answer waits for.
@@ -242,6 +242,9 @@ impl Batch<'_> {
         for (key, value) in prepared.checkpoints {
             let sql = "INSERT INTO checkpoint VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
             self.transaction.prepare_cached(sql)?.execute(params![key, value])?;
+        }
+        for change in prepared.sightings {
+            sightings::write(&self.transaction, &change, self.now)?;
         }
         Ok(answers)
     }

@@ -1,12 +1,13 @@
 //! One account, as configured.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{AccountName, Content};
+use crate::event::{AccountName, Content, EventKind};
 
 /// `[[account]]`: somebody's mail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,13 +56,28 @@ pub struct ImapEndpoint {
     /// A password that was typed at the terminal; never read from a file and never written.
     #[serde(skip)]
     pub password_typed: Option<SecretString>,
-    /// Mailboxes to watch, each on a connection of its own. Default: `["INBOX"]`.
+    /// Mailboxes to watch: names, patterns (`"Lists/*"`, `"*"` for all; `%` stops at the next level), and special uses
+    /// (`"\\Sent"`, RFC 6154). Default: `["INBOX"]`.
     #[serde(default = "inbox")]
     pub mailboxes: Vec<String>,
+    /// Mailboxes that are left out of what patterns bring, in the same words. Default: `["\\Junk", "\\Trash"]`.
+    #[serde(default = "junk_and_trash")]
+    pub mailboxes_excluded: Vec<String>,
+    /// What is reported besides what a watcher must always say: kinds of events. Default: `MessageNew`, `MessageRead`,
+    /// `MessageExpunge`, and, where `mailboxes` has a pattern, `MailboxCreate`, `MailboxDelete` and `MailboxRename`.
+    #[serde(default)]
+    pub events: Option<Vec<EventKind>>,
+    /// Connections for this account at most. One is enough where the server has NOTIFY. Default: 3.
+    #[serde(default = "three")]
+    pub connections_max: NonZeroU32,
     /// A file with the certificate authorities (PEM) that this server's certificate may come from, instead of the
     /// system's. Default: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Asks Dovecot, after each login, to push what is delivered to this user; `[dovecot]` receives it. Of no effect
+    /// where the server does not offer METADATA. Default: false.
+    #[serde(default)]
+    pub dovecot_push: bool,
 }
 
 impl Account {
@@ -73,6 +89,14 @@ impl Account {
 
 fn inbox() -> Vec<String> {
     vec!["INBOX".to_owned()]
+}
+
+fn junk_and_trash() -> Vec<String> {
+    vec!["\\Junk".to_owned(), "\\Trash".to_owned()]
+}
+
+fn three() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(2)
 }
 
 impl ImapEndpoint {
@@ -89,7 +113,11 @@ impl ImapEndpoint {
             password_env: None,
             password_typed: None,
             mailboxes: inbox(),
+            mailboxes_excluded: junk_and_trash(),
+            events: None,
+            connections_max: three(),
             ca_file: None,
+            dovecot_push: false,
         }
     }
 

@@ -6,12 +6,14 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::registry::Registry;
-use crate::source::imap;
+use crate::source::imap::{self, WatcherHandle};
 
 /// Everything that brings events. Ends when its token is cancelled.
 pub(super) struct Sources {
     event_log: EventLog,
     registry: Registry,
+    /// How others speak to the watchers, whichever are running.
+    watcher: WatcherHandle,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     watchers: Watchers,
@@ -24,9 +26,14 @@ struct Watchers {
 }
 
 impl Sources {
-    pub(super) fn new(event_log: EventLog, registry: Registry, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        event_log: EventLog,
+        registry: Registry,
+        watcher: WatcherHandle,
+        stop: CancellationToken,
+    ) -> Self {
         let watchers = Watchers { stop: stop.child_token(), tasks: JoinSet::new() };
-        Self { event_log, registry, stop, tasks: JoinSet::new(), watchers }
+        Self { event_log, registry, watcher, stop, tasks: JoinSet::new(), watchers }
     }
 
     /// Adds a source that ends with the others.
@@ -43,7 +50,14 @@ impl Sources {
         let watched: Vec<_> = config.account.iter().filter(|account| account.imap.is_some()).cloned().collect();
         if !watched.is_empty() {
             let (log, registry) = (self.event_log.clone(), self.registry.clone());
-            let watching = imap::watch(watched, config.imap.clone(), log, registry, self.watchers.stop.clone());
+            let watching = imap::watch(
+                watched,
+                config.imap.clone(),
+                log,
+                registry,
+                self.watcher.clone(),
+                self.watchers.stop.clone(),
+            );
             self.watchers.tasks.spawn(watching);
         }
     }

@@ -3,41 +3,42 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
-use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use postrider::event::Content;
-use postrider::registry::{Account, ImapEndpoint, ImapSecurity};
-use secrecy::SecretString;
+use postrider::registry::Account;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 
-use super::{PATIENCE, within};
+use super::owner::Owner;
+use super::process_group::{ProcessGroup, free_ports};
+use super::{lmtp, mail_server, within};
 
-/// The password of every user.
-pub const PASSWORD: &str = "secret";
+pub use super::mail_server::PASSWORD;
 
 /// A running Dovecot.
 pub struct Dovecot {
     folder: TempDir,
-    server: Mutex<Option<Child>>,
+    processes: ProcessGroup,
     pub imap_port: u16,
     pub imaps_port: u16,
     pub lmtp_port: u16,
+    /// Lines that a test adds to its configuration.
+    more: String,
 }
 
 impl Dovecot {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts one with more lines in its configuration.
+    pub fn start_with(more: &str) -> Self {
         // A port that was free a moment ago may be taken by another test.
         for _ in 0..5 {
-            let dovecot = Self::prepare();
+            let dovecot = Self::prepare(more);
             dovecot.run();
             if dovecot.answers() {
                 return dovecot;
@@ -47,14 +48,13 @@ impl Dovecot {
         panic!("dovecot did not start");
     }
 
-    fn prepare() -> Self {
+    fn prepare(more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
         // The processes of Dovecot that are not root must get in.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        let dovecot =
-            Self { folder, server: Mutex::new(None), imap_port: ports[0], imaps_port: ports[1], lmtp_port: ports[2] };
+        let [imap_port, imaps_port, lmtp_port] = free_ports();
+        let (processes, more) = (ProcessGroup::default(), more.to_owned());
+        let dovecot = Self { folder, processes, imap_port, imaps_port, lmtp_port, more };
         dovecot.write_files();
         dovecot
     }
@@ -67,7 +67,7 @@ impl Dovecot {
         fs::write(root.join("ca.pem"), authority).unwrap();
         fs::create_dir(root.join("mail")).unwrap();
         let owner = Owner::find();
-        std::os::unix::fs::chown(root.join("mail"), Some(owner.uid), Some(owner.gid)).unwrap();
+        owner.give(&root.join("mail"));
         fs::write(root.join("dovecot.conf"), self.config(&owner)).unwrap();
     }
 
@@ -130,52 +130,28 @@ service anvil {{
                 writeln!(config, "{key} = {value}").unwrap();
             }
         }
+        config.push_str(&self.more);
         config
     }
 
     fn run(&self) {
-        let child = Command::new(program("dovecot"))
-            .args(["-F", "-c"])
-            .arg(self.config_file())
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(self.folder.path().join("stderr")).unwrap())
-            .spawn()
-            .expect("dovecot runs");
-        *self.server.lock().unwrap() = Some(child);
+        self.processes.run(
+            Command::new(program("dovecot"))
+                .args(["-F", "-c"])
+                .arg(self.config_file())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(File::create(self.folder.path().join("stderr")).unwrap()),
+        );
     }
 
     fn answers(&self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let ports = [self.imap_port, self.imaps_port, self.lmtp_port];
-            if ports.iter().all(|&port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()) {
-                return true;
-            }
-            let ended = self.server.lock().unwrap().as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
-            if ended {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        false
+        self.processes.answers(&[self.imap_port, self.imaps_port, self.lmtp_port])
     }
 
     /// Stops the server; its mail stays.
     pub fn stop(&self) {
-        let Some(mut child) = self.server.lock().unwrap().take() else { return };
-        // The whole group: the master leaves its IMAP processes to notice by themselves, which takes them 10 s.
-        let told = Command::new("kill").args(["-TERM", "--", &format!("-{}", child.id())]).status();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while told.is_ok() && Instant::now() < deadline {
-            if let Ok(Some(_)) = child.try_wait() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        drop(child.kill());
-        drop(child.wait());
+        self.processes.stop();
     }
 
     /// Starts it again after [`Self::stop`], on the same ports.
@@ -195,20 +171,18 @@ service anvil {{
         self.folder.path().join("ca.pem")
     }
 
+    /// Where a user's INBOX is, for tests that fill it faster than by delivery.
+    pub fn maildir(&self, user: &str) -> PathBuf {
+        self.folder.path().join("mail").join(user).join("Maildir")
+    }
+
     fn config_file(&self) -> PathBuf {
         self.folder.path().join("dovecot.conf")
     }
 
     /// An account for a user of this server, over loopback without protection.
     pub fn account(&self, user: &str, mailboxes: &[&str]) -> Account {
-        let imap = ImapEndpoint {
-            port: Some(self.imap_port),
-            security: ImapSecurity::None,
-            password_typed: Some(SecretString::from(PASSWORD)),
-            mailboxes: mailboxes.iter().map(|&mailbox| mailbox.into()).collect(),
-            ..ImapEndpoint::new("127.0.0.1", user)
-        };
-        Account { name: user.parse().unwrap(), content: Content::default(), addresses: Vec::new(), imap: Some(imap) }
+        mail_server::account(self.imap_port, user, mailboxes)
     }
 
     /// Runs `doveadm` and returns what it prints.
@@ -241,30 +215,7 @@ service anvil {{
 
     /// Delivers a message into a user's INBOX by LMTP (RFC 2033), as a mail server would. It is there on return.
     pub async fn deliver(&self, user: &str, message: &str) {
-        within("the delivery by LMTP", self.lmtp(user, message)).await.expect("LMTP");
-    }
-
-    async fn lmtp(&self, user: &str, message: &str) -> std::io::Result<()> {
-        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.lmtp_port)).await?);
-        let data = message.replace("\r\n", "\n").replace("\n.", "\n..").replace('\n', "\r\n");
-        let commands = [
-            String::new(),
-            "LHLO test\r\n".to_owned(),
-            "MAIL FROM:<sender@example.org>\r\n".to_owned(),
-            format!("RCPT TO:<{user}>\r\n"),
-            "DATA\r\n".to_owned(),
-            format!("{data}\r\n.\r\n"),
-        ];
-        for command in commands {
-            stream.write_all(command.as_bytes()).await?;
-            let mut line = String::new();
-            while line.as_bytes().get(3).is_none_or(|&byte| byte == b'-') {
-                line.clear();
-                assert!(stream.read_line(&mut line).await? > 0, "LMTP ended after {command:?}");
-            }
-            assert!(line.starts_with(['2', '3']), "LMTP: {command:?} was answered by {line:?}");
-        }
-        Ok(())
+        lmtp::deliver(self.lmtp_port, user, message).await;
     }
 }
 
@@ -274,29 +225,6 @@ impl Drop for Dovecot {
         if std::thread::panicking() {
             eprintln!("--- dovecot's log ---\n{}", self.log());
         }
-    }
-}
-
-/// Whose the mail is.
-struct Owner {
-    uid: u32,
-    gid: u32,
-    /// User and group, unless root.
-    names: Option<(String, String)>,
-}
-
-impl Owner {
-    fn find() -> Self {
-        let own = fs::metadata("/proc/self").expect("/proc");
-        if own.uid() == 0 {
-            // Dovecot never opens mail as root: nobody does it instead.
-            return Self { uid: 65534, gid: 65534, names: None };
-        }
-        let name = |flag| {
-            let output = Command::new("id").arg(flag).output().expect("id runs");
-            String::from_utf8(output.stdout).unwrap().trim().to_owned()
-        };
-        Self { uid: own.uid(), gid: own.gid(), names: Some((name("-un"), name("-gn"))) }
     }
 }
 

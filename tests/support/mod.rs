@@ -10,13 +10,22 @@
 )]
 
 pub mod browser;
+pub mod courier;
+pub mod cyrus;
 pub mod dovecot;
 pub mod imap_model;
+pub mod lmtp;
+pub mod mail_server;
 pub mod misbehaving_imap;
+pub mod owner;
 pub mod problem;
+pub mod process_group;
+pub mod proxy;
+pub mod raw_imap;
 pub mod scripted_imap;
 pub mod server;
 pub mod stream;
+pub mod unpacked;
 pub mod watching;
 
 use std::future::Future;

@@ -97,6 +97,12 @@ pub enum ImapError {
         /// What the server wrote.
         text: ServerText,
     },
+    /// The session is renewed before the server ends it.
+    #[error("the session is over")]
+    SessionOver,
+    /// Nothing of what is to be watched exists.
+    #[error("the server has no mailbox that `mailboxes` asks for: {0}; correct it, or create one")]
+    NoMailboxes(String),
     /// The connection ended without a goodbye.
     #[error("the server closed the connection without a word")]
     Closed,
@@ -134,7 +140,7 @@ fn login_advice(refusal: Refusal) -> &'static str {
             "the server allows no more connections for this user; close other mail programs or watch fewer mailboxes"
         }
         Refusal::Throttled => "the server limits logins; postrider waits",
-        Refusal::NoMailbox | Refusal::NoPermission | Refusal::Temporary => {
+        Refusal::NoMailbox | Refusal::NoPermission | Refusal::SessionOver | Refusal::Temporary => {
             "the server cannot log the user in at the moment; if it lasts, ask its operator"
         }
     }
@@ -163,6 +169,22 @@ impl ImapError {
     /// The login was refused because of the credentials: the same ones will be refused again.
     pub fn is_auth(&self) -> bool {
         matches!(self, Self::Login { refusal: Refusal::Credentials | Refusal::NeedsPerson, .. } | Self::Unsendable)
+    }
+
+    /// The end that every session has: nothing is wrong.
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Self::SessionOver | Self::Bye { refusal: Refusal::SessionOver, .. })
+    }
+
+    /// The pause that the server asked for, at most an hour.
+    pub fn asked_pause(&self) -> Option<Duration> {
+        match self {
+            Self::Login { text, .. }
+            | Self::Mailbox { text, .. }
+            | Self::Refused { text, .. }
+            | Self::Bye { text, .. } => text.asked_pause(),
+            _ => None,
+        }
     }
 
     /// The text with all its causes, for people.

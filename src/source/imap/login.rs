@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::config::ImapConfig;
 use super::connection::{Connection, Patience, bye};
 use super::error::ImapError;
-use super::mailbox_name::quoted;
+use super::protocol::command::Command;
 use super::protocol::{Capabilities, Code, Condition, Reply, Response};
 use super::refusal::During;
 use super::socket::{Socket, TlsSettings, connect};
@@ -22,11 +22,13 @@ pub(super) struct LoggedIn {
     pub peer: Option<SocketAddr>,
     /// `TLS 1.3`, or nothing.
     pub protection: Option<String>,
+    /// When the server will end the session, if that is known.
+    pub expires_at: Option<tokio::time::Instant>,
 }
 
 /// Connects and logs in.
 ///
-/// ID (RFC 2971) is not sent: it is optional, and the parser gives up on some servers' answers to it.
+/// ID (RFC 2971) is not sent: it is optional.
 ///
 /// # Errors
 /// Whatever went wrong, with the advice for it.
@@ -52,7 +54,13 @@ pub(super) async fn log_in(
             None => ask(&mut way.connection, config).await?,
         }
     };
-    Ok(LoggedIn { connection: way.connection, capabilities, peer: way.peer, protection: way.protection })
+    Ok(LoggedIn {
+        connection: way.connection,
+        capabilities,
+        peer: way.peer,
+        protection: way.protection,
+        expires_at: None,
+    })
 }
 
 /// A connection that is as protected as it will be.
@@ -129,8 +137,8 @@ async fn authenticate(
     let hear = |response| keep_capabilities(response, &mut heard);
     // A quoted string of LOGIN is ASCII (RFC 3501 §9); PLAIN is UTF-8 (RFC 4616 §2).
     let answer = if username.is_ascii() && password.is_ascii() && !offered.has("LOGINDISABLED") {
-        let command = SecretString::from(format!("LOGIN {} {}", quoted(username), quoted(password)));
-        connection.run(command.expose_secret(), patience("LOGIN", config), hear).await
+        let command = Command::new("LOGIN").for_server(offered).string(username).string(password);
+        connection.run(command, patience("LOGIN", config), hear).await
     } else if offered.has("AUTH=PLAIN") || !offered.has("LOGINDISABLED") {
         // Without the initial response that SASL-IR allows: some servers offer it and then refuse it, and a login is
         // rare.

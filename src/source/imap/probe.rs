@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use super::config::ImapConfig;
 use super::connection::Patience;
 use super::error::ImapError;
+use super::link::examine;
 use super::login::{LoggedIn, log_in};
 use super::mailbox_name;
 use super::protocol::Response;
 use super::refusal::During;
-use super::session::examine;
 use super::socket::TlsSettings;
 use crate::registry::ImapEndpoint;
 
@@ -36,14 +36,14 @@ pub struct ProbeReport {
 /// # Errors
 /// When it does not get so far as to list the mailboxes; see [`ImapError`], and [`ImapError::reason`] for people.
 pub async fn probe(endpoint: &ImapEndpoint, config: &ImapConfig) -> Result<ProbeReport, ImapError> {
-    let LoggedIn { mut connection, capabilities, peer, protection } =
+    let LoggedIn { mut connection, capabilities, peer, protection, .. } =
         log_in(endpoint, config, &TlsSettings::default()).await?;
     let patience = Patience { what: "LIST", silence: config.answer_timeout, during: During::Other };
     let mut mailboxes = Vec::new();
     connection
         .run("LIST \"\" \"*\"", patience, |response| match response {
             Response::Listed(listed) if listed.is_selectable() => {
-                mailboxes.push(mailbox_name::decode(&listed.raw_name))
+                mailboxes.push(mailbox_name::decode(&listed.raw_name));
             }
             _ => {}
         })
@@ -51,7 +51,7 @@ pub async fn probe(endpoint: &ImapEndpoint, config: &ImapConfig) -> Result<Probe
     mailboxes.sort();
     let mut watched = Vec::new();
     for mailbox in &endpoint.mailboxes {
-        let examined = match examine(&mut connection, mailbox, config.open_timeout).await {
+        let examined = match examine(&mut connection, mailbox, "", 1, config.open_timeout).await {
             Ok(examined) => Ok(examined.mirror.exists()),
             Err(err @ ImapError::Mailbox { .. }) => Err(err),
             Err(err) => return Err(err),
