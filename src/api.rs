@@ -13,6 +13,7 @@ pub use session::{SIGN_IN_LIFETIME, sign_in_claims};
 use crate::event_log::EventLog;
 use crate::http::Gate;
 use crate::hub::Hub;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 /// What the API works with. Cheap to clone.
@@ -24,6 +25,8 @@ pub struct Api {
     pub event_log: EventLog,
     /// Subscriber counts.
     pub hub: Hub,
+    /// What was counted.
+    pub metrics: Metrics,
     /// Who asks.
     pub gate: Gate,
     /// The page is reached over HTTPS, so that its cookie may insist on it.

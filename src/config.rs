@@ -24,6 +24,7 @@ use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
 use crate::registry::{Account, CredentialsConfig, ImapEndpoint, OauthConfig};
+use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
@@ -46,6 +47,8 @@ pub struct Config {
     pub smtp: SmtpConfig,
     /// How mailboxes are watched.
     pub imap: ImapConfig,
+    /// What Dovecot pushes.
+    pub dovecot: DovecotConfig,
     /// What passwords and tokens in the data folder are sealed with.
     pub credentials: CredentialsConfig,
     /// Tokens and where they may come from.

@@ -26,7 +26,7 @@ pub enum EventKind {
     /// A message was put into a mailbox that is no new mail: a copy of one that is known, or a draft or sent message
     /// that a mail program stored (RFC 5423 §4.1).
     MessageAppend,
-    /// A message was moved here from another mailbox.
+    /// A message was moved here from another mailbox, `old_mailbox` where that is known.
     MessageMove,
     /// Messages were removed.
     MessageExpunge,
@@ -42,7 +42,7 @@ pub enum EventKind {
     MailboxCreate,
     /// A mailbox was deleted.
     MailboxDelete,
-    /// A mailbox was renamed.
+    /// A mailbox was renamed; `old_mailbox` is its old name.
     MailboxRename,
     /// More mail came while nobody watched than is announced one by one.
     MailboxOverflow,
@@ -66,12 +66,12 @@ impl EventKind {
         match self {
             Self::MessageNew => "MessageNew",
             Self::MessageAppend => "MessageAppend",
-            Self::MessageMove => "MessageMove",
             Self::MessageExpunge => "MessageExpunge",
             Self::MessageTrash => "MessageTrash",
             Self::FlagsSet => "FlagsSet",
             Self::FlagsClear => "FlagsClear",
             Self::MessageRead => "MessageRead",
+            Self::MessageMove => "MessageMove",
             Self::MailboxCreate => "MailboxCreate",
             Self::MailboxDelete => "MailboxDelete",
             Self::MailboxRename => "MailboxRename",
@@ -105,6 +105,10 @@ pub enum Origin {
     Lmtp,
     /// A publisher over HTTP.
     Http,
+    /// A Dovecot that pushes what happens (its push-notification plugin).
+    Dovecot,
+    /// A JMAP server (RFC 8621).
+    Jmap,
 }
 
 /// How much of a message an event may carry. What is above the setting is dropped before the event is stored.
@@ -125,8 +129,9 @@ pub enum Content {
 /// Messages in a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// All messages.
-    pub messages: u32,
+    /// All messages, where the source knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u32>,
     /// Those without \Seen, where the server said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<u32>,
@@ -275,6 +280,9 @@ pub struct Draft {
     /// The mailbox, decoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mailbox: Option<String>,
+    /// What the mailbox was called before a `MailboxRename`, or where a message was before a `MessageMove`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_mailbox: Option<String>,
     /// The message's UID; means nothing without `uid_validity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
@@ -328,6 +336,7 @@ impl Draft {
             source,
             account: None,
             mailbox: None,
+            old_mailbox: None,
             uid: None,
             uids: None,
             uid_validity: None,

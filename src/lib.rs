@@ -12,6 +12,7 @@ pub mod event_log;
 pub mod http;
 pub mod hub;
 pub mod message;
+pub mod metrics;
 pub mod registry;
 pub mod server;
 pub mod source;

@@ -21,9 +21,9 @@ mod transfer;
 
 use std::borrow::Cow;
 
-use crate::event::{Attachment, Content, MessageSummary, Priority};
+use crate::event::{Address, Attachment, Content, MessageSummary, Priority};
 
-pub use readable::{TextPart, preview, text};
+pub use readable::{TextPart, preview, preview_of_text, text};
 
 use header::Fields;
 use mime_tree::{Part, Tree};
@@ -127,6 +127,21 @@ pub fn summarise_header(header: &[u8]) -> MessageSummary {
 /// characters. Also for the file names in IMAP's BODYSTRUCTURE.
 pub fn decode_header_text(value: &[u8]) -> String {
     printable::line(&encoded_word::decode(value))
+}
+
+/// A subject, or a name, that the server has decoded: one line, without control characters, bounded. None for nothing.
+pub fn decoded_line(text: &str) -> Option<String> {
+    printable::non_empty(printable::cut_chars(printable::line(text), SUBJECT_CHARS_MAX))
+}
+
+/// The addresses in a text that the server has decoded, such as `Ada Lovelace <ada@example.org>`.
+pub fn decoded_addresses(text: &str) -> Vec<Address> {
+    address::parse_list(printable::line(text).as_bytes(), FROM_MAX)
+}
+
+/// The identifier in a `Message-ID` that stands alone, with its angle brackets.
+pub fn message_id(text: &str) -> Option<String> {
+    message_id::parse_one(text.as_bytes())
 }
 
 /// Some old programs end lines with CR alone; everything here looks for LF.

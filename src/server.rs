@@ -23,7 +23,9 @@ use crate::config::Config;
 use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
 use crate::hub::Hub;
-use crate::registry::{Credentials, Registry};
+use crate::metrics::Metrics;
+use crate::registry::{Credentials, PasswordError, Registry};
+use crate::source::dovecot_push;
 use crate::source::imap::WatcherHandle;
 use crate::source::smtp::{self, Routing, RoutingError};
 use crate::transport::{self, Transports};
@@ -39,6 +41,9 @@ pub enum StartError {
     /// The signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The secret that Dovecot sends.
+    #[error("cannot receive what Dovecot pushes without its secret, see `[dovecot]`")]
+    DovecotSecret(#[from] PasswordError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -68,9 +73,11 @@ pub struct Server {
     smtp: Option<(TcpListener, Routing)>,
     event_log: EventLog,
     registry: Registry,
+    watcher: WatcherHandle,
+    dovecot_push: Option<dovecot_push::Receiver>,
+    metrics: Metrics,
     hub: Hub,
     gate: Gate,
-    watcher: WatcherHandle,
 }
 
 impl Server {
@@ -90,20 +97,16 @@ impl Server {
         };
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
+        let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
+        let dovecot_push = config.dovecot.secret().await?.map(|secret| {
+            let (watcher, event_log, metrics) = (watcher.clone(), event_log.clone(), metrics.clone());
+            dovecot_push::Receiver::new(secret, &config.account, watcher, event_log, metrics)
+        });
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
         let http_address = http.local_addr().unwrap_or(config.http.listen);
-        Ok(Self {
-            config,
-            http: Some(http),
-            http_address,
-            smtp,
-            event_log,
-            registry,
-            hub,
-            gate,
-            watcher: WatcherHandle::default(),
-        })
+        let http = Some(http);
+        Ok(Self { config, http, http_address, smtp, event_log, registry, watcher, dovecot_push, metrics, hub, gate })
     }
 
     /// Where HTTP is served; the port was chosen by the system if 0 was asked for.
@@ -189,6 +192,9 @@ impl Server {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
         self.registry.replace(&config.account);
+        if let Some(receiver) = &self.dovecot_push {
+            receiver.replace(&config.account);
+        }
         (self.config.account, self.config.imap) = (config.account, config.imap);
         sources.watch(&self.config).await;
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
@@ -207,12 +213,14 @@ impl Server {
             registry: self.registry.clone(),
             event_log: self.event_log.clone(),
             hub: self.hub.clone(),
+            metrics: self.metrics.clone(),
             gate: self.gate.clone(),
             secure_cookie: self.page_url().starts_with("https://"),
         };
         transport::router(transports)
             .merge(api::router(api))
             .merge(web::router())
+            .merge(self.dovecot_push.clone().map(dovecot_push::router).unwrap_or_default())
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed)
             .layer(middleware::from_fn_with_state(self.gate.clone(), http::cors))
@@ -230,6 +238,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
         ("[smtp]", old.smtp != new.smtp),
+        ("[dovecot]", old.dovecot != new.dovecot),
         ("[hub]", old.hub != new.hub),
         ("[stream]", old.stream != new.stream),
         ("[event_log]", old.event_log != new.event_log),

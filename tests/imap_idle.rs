@@ -55,7 +55,7 @@ async fn a_new_message_is_one_event_with_what_it_is_about() {
     let draft = watching.next(EventKind::MessageNew).await.draft;
     assert_eq!(draft.topics[0].as_str(), "mail/alice/INBOX");
     assert!(draft.private && draft.uid == Some(1) && draft.uid_validity.is_some());
-    assert_eq!(draft.counts.unwrap().messages, 1);
+    assert_eq!(draft.counts.unwrap().messages, Some(1));
     let message = draft.message.unwrap();
     assert_eq!(message.subject.as_deref(), Some("a \"quoted\" \\ Grüße"));
     assert_eq!(message.from[0].address, "j@example.org");

@@ -44,5 +44,6 @@ pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
     for (name, help, value) in crate::source::imap::metrics() {
         let _infallible = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}").is_ok();
     }
+    api.metrics.write(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

@@ -152,9 +152,12 @@ impl CliError {
             | Self::NoKey(_)
             | Self::Url(_)
             | Self::Json(_)
-            | Self::Start(StartError::Key(_) | StartError::Routing(_) | StartError::EventLog(OpenError::Folder(..))) => {
-                EX_CONFIG
-            }
+            | Self::Start(
+                StartError::Key(_)
+                | StartError::Routing(_)
+                | StartError::DovecotSecret(_)
+                | StartError::EventLog(OpenError::Folder(..)),
+            ) => EX_CONFIG,
             // What is taken may be free later, once the other process has ended.
             Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_)))
             | Self::Unreachable(..)

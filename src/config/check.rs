@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     section("stream", config.stream.check().map_err(|err| err.to_string()));
     section("event_log", config.event_log.check().map_err(|err| err.to_string()));
     section("imap", config.imap.check().map_err(|err| err.to_string()));
+    section("dovecot", config.dovecot.check().map_err(|err| err.to_string()));
     let providers = Providers::load(config.imap.providers_file.as_deref());
     section("imap.providers_file", providers.as_ref().map(drop).map_err(ToString::to_string));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
@@ -34,6 +35,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
             let prefix = format!("account[{index}].imap");
             let check = ImapCheck { account, imap, prefix: &prefix, places, providers: &providers };
             problems.extend(check.all().into_iter().flatten());
+            problems.extend(check.pushes(config.dovecot.is_enabled()));
         }
     }
     problems
@@ -226,6 +228,14 @@ impl ImapCheck<'_> {
             format!("`mailboxes` has `{twice}` twice; remove one")
         };
         Some(self.at("mailboxes", &message))
+    }
+
+    fn pushes(&self, received: bool) -> Option<Problem> {
+        (self.imap.dovecot_push && !received).then(|| {
+            let message = "`dovecot_push` asks Dovecot for pushes that nobody would receive; set `dovecot.secret_file` \
+                           or `dovecot.secret_env`, or remove it";
+            self.at("dovecot_push", message)
+        })
     }
 
     fn names(&self) -> Option<Problem> {

@@ -256,11 +256,16 @@ fn placed<'i>(value: Spanned<DeValue<'i>>, span: &Range<usize>) -> Spanned<DeVal
 
 /// Whether an account says that its password is in this variable.
 fn holds_password(tree: &DeTable<'_>, name: &str) -> bool {
+    let names =
+        |table: &DeValue<'_>, key: &str| table.get(key).is_some_and(|value| value.get_ref().as_str() == Some(name));
+    if tree.get("dovecot").is_some_and(|section| names(section.get_ref(), "secret_env")) {
+        return true;
+    }
     let accounts = tree.get("account").and_then(|accounts| accounts.get_ref().as_array());
-    accounts.into_iter().flatten().any(|account| {
-        let variable = account.get_ref().get("imap").and_then(|imap| imap.get_ref().get("password_env"));
-        variable.is_some_and(|variable| variable.get_ref().as_str() == Some(name))
-    })
+    accounts
+        .into_iter()
+        .flatten()
+        .any(|account| account.get_ref().get("imap").is_some_and(|imap| names(imap.get_ref(), "password_env")))
 }
 
 /// The variable that was probably meant. The prefix, which all have, would make them all alike.

@@ -38,6 +38,12 @@ impl Problem {
         problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"postrider\""))
     }
 
+    /// A user name and a password are needed (RFC 7617), and those that came are not right.
+    pub fn credentials_needed(detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "credentials-needed", detail);
+        problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"postrider\""))
+    }
+
     /// The token does not allow it.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         let challenge = HeaderValue::from_static("Bearer realm=\"postrider\", error=\"insufficient_scope\"");

@@ -55,6 +55,12 @@ pub fn preview(part: &TextPart<'_>, raw: &[u8]) -> Option<String> {
         .or_else(|| printable::non_empty(printable::collapse(text.lines(), PREVIEW_CHARS_MAX)))
 }
 
+/// A preview of text that the server has decoded and cut already.
+pub fn preview_of_text(text: &str) -> Option<String> {
+    let text = printable::lines(printable::cut_bytes(text, PREVIEW_SOURCE_MAX));
+    printable::non_empty(printable::collapse(text.lines(), PREVIEW_CHARS_MAX))
+}
+
 /// All that can be read in a part, with LF line ends, at most 64 KiB. None when there is nothing to read.
 pub fn text(part: &TextPart<'_>, raw: &[u8]) -> Option<String> {
     let text = decode(part, raw, TEXT_SOURCE_MAX, Purpose::Text);

@@ -110,6 +110,10 @@ pub struct ImapEndpoint {
     /// The address of this machine to connect from. Default: the system's choice.
     #[serde(default)]
     pub local_address: Option<IpAddr>,
+    /// Asks Dovecot, after each login, to push what is delivered to this user; `[dovecot]` receives it. Of no effect
+    /// where the server does not offer METADATA. Default: false.
+    #[serde(default)]
+    pub dovecot_push: bool,
 }
 
 impl Account {
@@ -159,6 +163,7 @@ impl ImapEndpoint {
             proxy: None,
             proxy_password_file: None,
             local_address: None,
+            dovecot_push: false,
         }
     }
 

@@ -46,6 +46,19 @@ pub enum PasswordError {
     Empty(&'static str),
 }
 
+/// Where a password is found, as a section of the configuration says. The first that is there counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PasswordSource<'a> {
+    /// The password itself, as it was typed.
+    pub typed: Option<&'a SecretString>,
+    /// A file whose first line it is.
+    pub file: Option<&'a Path>,
+    /// The environment variable that holds it.
+    pub env: Option<&'a str>,
+    /// A program and its arguments; the first line that it prints is the password.
+    pub command: Option<&'a [String]>,
+}
+
 impl ImapEndpoint {
     /// The password, fetched now from where the configuration says it is; stored ones are in [`super::Credentials`].
     ///
@@ -55,17 +68,36 @@ impl ImapEndpoint {
     /// # Cancel safety
     /// Dropping the future ends a command that is running.
     pub async fn password(&self) -> Result<SecretString, PasswordError> {
-        if let Some(typed) = &self.password_typed {
+        let source = PasswordSource {
+            typed: self.password_typed.as_ref(),
+            file: self.password_file.as_deref(),
+            env: self.password_env.as_deref(),
+            command: self.password_command.as_deref(),
+        };
+        source.password().await
+    }
+}
+
+impl PasswordSource<'_> {
+    /// The password, fetched now.
+    ///
+    /// # Errors
+    /// See [`PasswordError`]; a file or a key ring may be there the next time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends a command that is running.
+    pub async fn password(&self) -> Result<SecretString, PasswordError> {
+        if let Some(typed) = self.typed {
             return Ok(typed.clone());
         }
-        if let Some(path) = &self.password_file {
+        if let Some(path) = self.file {
             return first_line_of(path).await;
         }
-        if let Some(variable) = &self.password_env {
-            let text = std::env::var(variable).map_err(|_| PasswordError::Env(variable.clone()))?;
+        if let Some(variable) = self.env {
+            let text = std::env::var(variable).map_err(|_| PasswordError::Env(variable.to_owned()))?;
             return first_line(text, "the environment variable");
         }
-        match &self.password_command {
+        match self.command {
             Some(command) => printed_by(command).await,
             None => Err(PasswordError::NotConfigured),
         }

@@ -12,7 +12,8 @@ use crate::source::imap::{self, WatcherHandle};
 pub(super) struct Sources {
     event_log: EventLog,
     registry: Registry,
-    handle: WatcherHandle,
+    /// How others speak to the watchers, whichever are running.
+    watcher: WatcherHandle,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     watchers: Watchers,
@@ -25,9 +26,14 @@ struct Watchers {
 }
 
 impl Sources {
-    pub(super) fn new(event_log: EventLog, registry: Registry, handle: WatcherHandle, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        event_log: EventLog,
+        registry: Registry,
+        watcher: WatcherHandle,
+        stop: CancellationToken,
+    ) -> Self {
         let watchers = Watchers { stop: stop.child_token(), tasks: JoinSet::new() };
-        Self { event_log, registry, handle, stop, tasks: JoinSet::new(), watchers }
+        Self { event_log, registry, watcher, stop, tasks: JoinSet::new(), watchers }
     }
 
     /// Adds a source that ends with the others.
@@ -49,7 +55,7 @@ impl Sources {
                 config.imap.clone(),
                 log,
                 registry,
-                self.handle.clone(),
+                self.watcher.clone(),
                 self.watchers.stop.clone(),
             );
             self.watchers.tasks.spawn(watching);

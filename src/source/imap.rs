@@ -55,8 +55,10 @@ mod uid_text;
 mod wants;
 
 pub use config::{ImapConfig, ImapConfigError};
+pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
 pub use handle::WatcherHandle;
+pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
 pub use probe::{ProbeReport, probe, probe_account};
 pub use proxy::ProxyError;
 pub use refusal::{Refusal, ServerText};

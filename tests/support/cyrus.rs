@@ -18,6 +18,8 @@ pub struct Cyrus {
     processes: ProcessGroup,
     pub imap_port: u16,
     pub lmtp_port: u16,
+    /// JMAP over HTTP.
+    pub http_port: u16,
 }
 
 impl Cyrus {
@@ -26,8 +28,8 @@ impl Cyrus {
         // A port that was free a moment ago may be taken by another test.
         for _ in 0..5 {
             let folder = tempfile::Builder::new().prefix("cyrus").tempdir().expect("a temporary folder");
-            let [imap_port, lmtp_port] = free_ports();
-            let cyrus = Self { folder, processes: ProcessGroup::default(), imap_port, lmtp_port };
+            let [imap_port, lmtp_port, http_port] = free_ports();
+            let cyrus = Self { folder, processes: ProcessGroup::default(), imap_port, lmtp_port, http_port };
             cyrus.write_files();
             cyrus.run();
             if cyrus.answers() {
@@ -72,6 +74,8 @@ impl Cyrus {
              autocreate_inbox_folders: Sent\n\
              xlist-sent: Sent\n\
              conversations: yes\n\
+             httpmodules: jmap\n\
+             jmap_pushpoll: 1s\n\
              expunge_mode: immediate\n\
              delete_mode: immediate\n\
              skiplist_unsafe: yes\n"
@@ -83,17 +87,19 @@ impl Cyrus {
         let command = |name: &str| {
             format!("{} -C {}", unpacked::program(&format!("usr/lib/cyrus/bin/{name}")).display(), config.display())
         };
-        let (imap_port, lmtp_port) = (self.imap_port, self.lmtp_port);
+        let Self { imap_port, lmtp_port, http_port, .. } = self;
         format!(
             "START {{\n  recover cmd=\"{} -r\"\n}}\n\
              DAEMON {{\n  idled cmd=\"{} -d\"\n}}\n\
              SERVICES {{\n\
              \x20 imap cmd=\"{}\" listen=\"127.0.0.1:{imap_port}\" prefork=1\n\
+             \x20 http cmd=\"{}\" listen=\"127.0.0.1:{http_port}\" prefork=1\n\
              \x20 lmtp cmd=\"{} -a\" listen=\"127.0.0.1:{lmtp_port}\" prefork=1\n\
              }}\n",
             command("ctl_cyrusdb"),
             command("idled"),
             command("imapd"),
+            command("httpd"),
             command("lmtpd"),
         )
     }
@@ -117,7 +123,7 @@ impl Cyrus {
     }
 
     fn answers(&self) -> bool {
-        self.processes.answers(&[self.imap_port, self.lmtp_port])
+        self.processes.answers(&[self.imap_port, self.lmtp_port, self.http_port])
     }
 
     /// Stops the server; its mail stays.

@@ -24,6 +24,8 @@ pub struct Dovecot {
     pub imap_port: u16,
     pub imaps_port: u16,
     pub lmtp_port: u16,
+    /// Lines that a test adds to its configuration.
+    more: String,
 }
 
 impl Dovecot {
@@ -32,11 +34,11 @@ impl Dovecot {
         Self::start_with("")
     }
 
-    /// The same with more settings, which are stronger than the usual ones.
-    pub fn start_with(settings: &str) -> Self {
+    /// Starts one with more lines in its configuration.
+    pub fn start_with(more: &str) -> Self {
         // A port that was free a moment ago may be taken by another test.
         for _ in 0..5 {
-            let dovecot = Self::prepare(settings);
+            let dovecot = Self::prepare(more);
             dovecot.run();
             if dovecot.answers() {
                 return dovecot;
@@ -46,17 +48,18 @@ impl Dovecot {
         panic!("dovecot did not start");
     }
 
-    fn prepare(settings: &str) -> Self {
+    fn prepare(more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
         // The processes of Dovecot that are not root must get in.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        let (processes, ports): (_, [u16; 3]) = (ProcessGroup::default(), free_ports());
-        let dovecot = Self { folder, processes, imap_port: ports[0], imaps_port: ports[1], lmtp_port: ports[2] };
-        dovecot.write_files(settings);
+        let [imap_port, imaps_port, lmtp_port] = free_ports();
+        let (processes, more) = (ProcessGroup::default(), more.to_owned());
+        let dovecot = Self { folder, processes, imap_port, imaps_port, lmtp_port, more };
+        dovecot.write_files();
         dovecot
     }
 
-    fn write_files(&self, settings: &str) {
+    fn write_files(&self) {
         let root = self.folder.path();
         let (certificate, key, authority) = certificates();
         fs::write(root.join("cert.pem"), certificate).unwrap();
@@ -65,7 +68,7 @@ impl Dovecot {
         fs::create_dir(root.join("mail")).unwrap();
         let owner = Owner::find();
         owner.give(&root.join("mail"));
-        fs::write(root.join("dovecot.conf"), self.config(&owner) + settings).unwrap();
+        fs::write(root.join("dovecot.conf"), self.config(&owner)).unwrap();
     }
 
     fn config(&self, owner: &Owner) -> String {
@@ -127,6 +130,7 @@ service anvil {{
                 writeln!(config, "{key} = {value}").unwrap();
             }
         }
+        config.push_str(&self.more);
         config
     }
 

@@ -498,6 +498,6 @@ impl Opened {
     /// How many messages there are.
     pub(super) fn counts(&self, cursor: &Cursor) -> Counts {
         let unseen = cursor.flags.as_ref().and_then(|flags| flags.unseen_count());
-        Counts { messages: self.mirror.exists(), unseen }
+        Counts { messages: Some(self.mirror.exists()), unseen }
     }
 }
