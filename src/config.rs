@@ -23,9 +23,10 @@ use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
-use crate::registry::{Account, ImapEndpoint};
+use crate::registry::{Account, ImapEndpoint, JmapEndpoint};
 use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
+use crate::source::jmap::JmapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub smtp: SmtpConfig,
     /// How mailboxes are watched.
     pub imap: ImapConfig,
+    /// How JMAP accounts are watched.
+    pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
     /// Tokens and where they may come from.
@@ -150,7 +153,9 @@ impl Config {
         #[expect(clippy::expect_used, reason = "a constant that a test reads")]
         let name = "alice".parse().expect("`alice` is a name");
         let imap = ImapEndpoint::new("imap.example.org", "alice");
-        let account = Account { name, content: crate::event::Content::default(), addresses: vec![], imap: Some(imap) };
+        let jmap = Some(JmapEndpoint::new("jmap.example.org"));
+        let account =
+            Account { name, content: crate::event::Content::default(), addresses: vec![], imap: Some(imap), jmap };
         Self { account: vec![account], ..Self::default() }
     }
 }

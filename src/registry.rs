@@ -4,9 +4,11 @@
 //! API and the page read it. It does not know how a mailbox is watched.
 
 mod account;
+mod jmap_endpoint;
 mod password;
 mod state;
 
 pub use account::{Account, ImapEndpoint, ImapSecurity};
+pub use jmap_endpoint::{JmapEndpoint, JmapUrlError};
 pub use password::{PasswordError, PasswordSource};
 pub use state::{AccountState, AccountStatus, Registry};

@@ -38,10 +38,12 @@ mod structure;
 mod supervisor;
 mod wire;
 
+pub(in crate::source) use backoff::{Backoff, after_refused_login};
 pub use config::{ImapConfig, ImapConfigError};
 pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
 pub use handle::WatcherHandle;
+pub(in crate::source) use health::{Condition, Health};
 pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
 pub use probe::{ProbeReport, probe};
 pub use refusal::{Refusal, ServerText};

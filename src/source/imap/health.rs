@@ -23,7 +23,7 @@ const APPEND_RETRY: Duration = Duration::from_secs(5);
 
 /// How one connection is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(in crate::source) enum Condition {
     /// On the way, or lost for the first time and tried again in a moment: nothing that a person need act on.
     Connecting { reason: Option<String>, retry_at: Option<Timestamp> },
     /// Logged in; `stalled` says why it gets no further, if it does not.
@@ -37,7 +37,7 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    pub(super) const START: Self = Self::Connecting { reason: None, retry_at: None };
+    pub(in crate::source) const START: Self = Self::Connecting { reason: None, retry_at: None };
 
     /// The worst condition of its connections is the account's.
     fn severity(&self) -> u8 {
@@ -90,21 +90,32 @@ impl Condition {
 
 /// The connections of one account.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(in crate::source) struct Health {
     account: AccountName,
+    origin: Origin,
     registry: Registry,
     conditions: Mutex<BTreeMap<String, Condition>>,
     changed: Notify,
 }
 
 impl Health {
-    pub(super) fn new(account: AccountName, mailboxes: &[String], registry: Registry) -> Self {
+    pub(in crate::source) fn new(account: AccountName, mailboxes: &[String], registry: Registry) -> Self {
+        Self::of(Origin::Imap, account, mailboxes, registry)
+    }
+
+    /// The same for another source.
+    pub(in crate::source) fn of(
+        origin: Origin,
+        account: AccountName,
+        mailboxes: &[String],
+        registry: Registry,
+    ) -> Self {
         let conditions = mailboxes.iter().map(|mailbox| (mailbox.clone(), Condition::START)).collect();
-        Self { account, registry, conditions: Mutex::new(conditions), changed: Notify::new() }
+        Self { account, origin, registry, conditions: Mutex::new(conditions), changed: Notify::new() }
     }
 
     /// Records a connection's condition.
-    pub(super) fn report(&self, mailbox: &str, condition: Condition) {
+    pub(in crate::source) fn report(&self, mailbox: &str, condition: Condition) {
         {
             let mut conditions = self.lock();
             conditions.insert(mailbox.to_owned(), condition);
@@ -117,7 +128,7 @@ impl Health {
     }
 
     /// Appends the account's events until `stop`.
-    pub(super) async fn announce(&self, event_log: &EventLog, stop: &CancellationToken) {
+    pub(in crate::source) async fn announce(&self, event_log: &EventLog, stop: &CancellationToken) {
         let mut announced = None;
         loop {
             tokio::select! {
@@ -125,7 +136,7 @@ impl Health {
                 () = self.changed.notified() => {}
             }
             let Some((kind, reason)) = self.unannounced(announced) else { continue };
-            let mut draft = Draft::of_account(kind, Origin::Imap, &self.account);
+            let mut draft = Draft::of_account(kind, self.origin, &self.account);
             draft.reason.clone_from(&reason);
             match event_log.append(Append::event(draft)).await {
                 Ok(_) => {
