@@ -298,7 +298,7 @@ pub struct Draft {
     /// The message's MODSEQ (RFC 7162).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mod_seq: Option<u64>,
-    /// The message's flags, where the source knows them; for FlagsSet and FlagsClear, those that were set or cleared.
+    /// The message's flags, where the source knows them; for `FlagsSet` and `FlagsClear`, those that were set or cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<Vec<String>>,
     /// The mailbox's counts after this event.

@@ -13,6 +13,7 @@ pub mod browser;
 pub mod courier;
 pub mod cyrus;
 pub mod dovecot;
+pub mod jmap_front;
 pub mod lmtp;
 pub mod mail_server;
 pub mod owner;

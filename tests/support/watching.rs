@@ -7,6 +7,7 @@ use postrider::event::{Event, EventKind};
 use postrider::event_log::{EventLog, EventLogConfig, Tail};
 use postrider::registry::{Account, AccountState, AccountStatus, Registry};
 use postrider::source::imap::{self, ImapConfig};
+use postrider::source::jmap::{self, JmapConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,17 @@ impl Watching {
         let mut task = JoinSet::new();
         let watch = imap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone());
         task.spawn(watch);
+        Self { event_log, registry, tail, waiting: Vec::new(), stop, task }
+    }
+
+    /// The same for accounts that are watched by JMAP.
+    pub fn start_jmap(folder: &Path, accounts: &[Account], config: JmapConfig) -> Self {
+        let event_log = EventLog::open(folder, &EventLogConfig::default()).unwrap();
+        let registry = Registry::new(accounts);
+        let tail = event_log.tail();
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
         Self { event_log, registry, tail, waiting: Vec::new(), stop, task }
     }
 

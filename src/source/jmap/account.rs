@@ -158,33 +158,51 @@ impl Account {
 
     async fn changes(&mut self, answers: &mut Answers, client: &Client, session: &Session) -> Result<(), JmapError> {
         let first: Changes = answers.take("email_changes")?;
-        let mailbox_changes: Changes = answers.take("mailbox_changes")?;
-        let mut mailboxes = MailboxChanges::default();
-        if mailbox_changes.has_more_changes {
-            return Err(JmapError::CannotCalculateChanges);
-        }
-        for id in ["new_mailboxes", "changed_mailboxes"] {
-            let got: Got<Mailbox> = answers.take(id)?;
-            mailboxes.now.extend(got.list);
-        }
-        mailboxes.destroyed.clone_from(&mailbox_changes.destroyed);
-        let (emails, skipped) = if first.has_more_changes {
+        let (mailboxes, mailbox_state) = self.mailboxes(answers, client, session).await?;
+        let gone = mailboxes.destroyed.clone();
+        let (emails, skipped) = if first.has_more {
             self.many(first, client, session).await?
         } else {
-            let created = answers.take::<Got<Email>>("new_emails")?.list;
+            let mut created = answers.take::<Got<Email>>("new_emails")?.list;
+            created.sort_by(|a, b| b.received_at.cmp(&a.received_at));
+            let skipped = created.len().saturating_sub(self.context.config.catch_up_max.get());
+            created.truncate(self.context.config.catch_up_max.get());
             let updated = answers.take::<Got<Email>>("changed_emails")?.list;
-            (EmailChanges { created, updated, destroyed: first.destroyed, new_state: first.new_state }, 0)
+            (EmailChanges { created, updated, destroyed: first.destroyed, new_state: first.new_state }, skipped)
         };
-        let now = (emails.new_state.clone(), mailbox_changes.new_state);
+        let now = (emails.new_state.clone(), mailbox_state);
         if (&now.0, &now.1) == (&self.position.email_state, &self.position.mailbox_state) {
             return Ok(());
         }
         let changed_mailboxes = !mailboxes.now.is_empty() || !mailboxes.destroyed.is_empty();
         let mut events = self.mirror.apply(mailboxes, emails);
-        self.mirror.forget(&mailbox_changes.destroyed);
+        self.mirror.forget(&gone);
         events.extend(self.overflow(skipped).map(|draft| (draft, None)));
         (self.position.email_state, self.position.mailbox_state) = now;
         self.commit(events, changed_mailboxes).await
+    }
+
+    /// What changed of the mailboxes, and the state that it leads to. Where the server cannot say, all are compared:
+    /// Cyrus cannot once one was removed.
+    async fn mailboxes(
+        &self,
+        answers: &mut Answers,
+        client: &Client,
+        session: &Session,
+    ) -> Result<(MailboxChanges, String), JmapError> {
+        match answers.take::<Changes>("mailbox_changes") {
+            Ok(changes) if !changes.has_more => {
+                let mut now = answers.take::<Got<Mailbox>>("new_mailboxes")?.list;
+                now.extend(answers.take::<Got<Mailbox>>("changed_mailboxes")?.list);
+                Ok((MailboxChanges { now, destroyed: changes.destroyed }, changes.new_state))
+            }
+            Ok(_) | Err(JmapError::CannotCalculateChanges) => {
+                let request = Request::new(&session.account).mailboxes();
+                let all: Got<Mailbox> = client.call(session, &request).await?.take("mailboxes")?;
+                Ok((self.mirror.difference(all.list), all.state))
+            }
+            Err(err) => Err(err),
+        }
     }
 
     /// What changed while nobody watched for long: the IDs of all of it, then the newest of the new messages. Says how
@@ -196,7 +214,7 @@ impl Account {
         session: &Session,
     ) -> Result<(EmailChanges, usize), JmapError> {
         for _ in 0..PAGES_MAX {
-            if !all.has_more_changes {
+            if !all.has_more {
                 break;
             }
             let request = Request::new(&session.account).more_email_changes(&all.new_state);
@@ -206,9 +224,9 @@ impl Account {
             all.created.extend(more.created);
             all.updated.extend(more.updated);
             all.destroyed.extend(more.destroyed);
-            (all.new_state, all.has_more_changes) = (more.new_state, more.has_more_changes);
+            (all.new_state, all.has_more) = (more.new_state, more.has_more);
         }
-        if all.has_more_changes {
+        if all.has_more {
             return Err(JmapError::CannotCalculateChanges);
         }
         let found = all.created.len();
@@ -221,11 +239,7 @@ impl Account {
         all.updated.retain(|id| self.mirror.remembers(id) && !all.destroyed.contains(id));
         all.updated.sort();
         all.updated.dedup();
-        let mut updated = Vec::new();
-        for ids in all.updated.chunks(session.objects_in_get) {
-            let request = Request::new(&session.account).places(ids);
-            updated.extend(client.call(session, &request).await?.take::<Got<Email>>("changed_emails")?.list);
-        }
+        let updated = self.places(&all.updated, client, session).await?;
         let created = self.emails(&all.created, client, session).await?;
         Ok((EmailChanges { created, updated, destroyed: all.destroyed, new_state: all.new_state }, skipped))
     }
@@ -233,6 +247,16 @@ impl Account {
     async fn newest(&self, after: Option<&str>, client: &Client, session: &Session) -> Result<Vec<String>, JmapError> {
         let request = Request::new(&session.account).newest(self.context.config.catch_up_max.get(), after);
         Ok(client.call(session, &request).await?.take::<Queried>("newest")?.ids)
+    }
+
+    /// Where messages are now; those that are gone are not among them.
+    async fn places(&self, ids: &[String], client: &Client, session: &Session) -> Result<Vec<Email>, JmapError> {
+        let mut emails = Vec::new();
+        for ids in ids.chunks(session.objects_in_get) {
+            let request = Request::new(&session.account).places(ids);
+            emails.extend(client.call(session, &request).await?.take::<Got<Email>>("changed_emails")?.list);
+        }
+        Ok(emails)
     }
 
     async fn emails(&self, ids: &[String], client: &Client, session: &Session) -> Result<Vec<Email>, JmapError> {
@@ -244,8 +268,8 @@ impl Account {
         Ok(emails)
     }
 
-    /// The server cannot say what changed: how the account is now counts from now on, and what was received since the
-    /// last look is announced. What was announced before is recognised by its key.
+    /// The server cannot say what changed: how the account is now counts from now on. What was received since the last
+    /// look and is not remembered is announced, and the messages that are remembered are compared.
     async fn start_over(&mut self, client: &Client, session: &Session) -> Result<(), JmapError> {
         let since = self.position.at.checked_sub(CLOCKS_APART).unwrap_or(Timestamp::MIN);
         // RFC 8620 §1.4: in UTC, without a fraction.
@@ -254,14 +278,20 @@ impl Account {
         let mut answers = client.call(session, &request).await?;
         let emails: Got<Email> = answers.take("state")?;
         let mailboxes: Got<Mailbox> = answers.take("mailboxes")?;
-        let created = self.emails(&self.newest(Some(&after), client, session).await?, client, session).await?;
+        let mut newest = self.newest(Some(&after), client, session).await?;
+        newest.retain(|id| !self.mirror.remembers(id));
+        let created = self.emails(&newest, client, session).await?;
+        let mut destroyed = self.mirror.remembered();
+        let updated = self.places(&destroyed, client, session).await?;
+        destroyed.retain(|id| updated.iter().all(|email| email.id != *id));
         let changes = self.mirror.difference(mailboxes.list);
-        let destroyed = changes.destroyed.clone();
-        let mut events =
-            vec![(self.reset("the server no longer knows what changed; changes of flags may be missing"), None)];
-        let emails_now = EmailChanges { created, new_state: emails.state.clone(), ..EmailChanges::default() };
+        let gone = changes.destroyed.clone();
+        let reset = "the server no longer knows what changed; what happened to older messages may be missing";
+        // Where all messages can be compared, nothing is missing.
+        let mut events: Events = (!self.mirror.is_complete()).then(|| (self.reset(reset), None)).into_iter().collect();
+        let emails_now = EmailChanges { created, updated, destroyed, new_state: emails.state.clone() };
         events.extend(self.mirror.apply(changes, emails_now));
-        self.mirror.forget(&destroyed);
+        self.mirror.forget(&gone);
         (self.position.email_state, self.position.mailbox_state) = (emails.state, mailboxes.state);
         self.commit(events, true).await
     }

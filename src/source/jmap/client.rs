@@ -114,8 +114,8 @@ impl Client {
         let is_stream = content_type.is_some_and(|value| value.trim_start().starts_with("text/event-stream"));
         match response.status() {
             StatusCode::OK if is_stream => {
-                let (stream, url) = (EventStream::default(), shown(url));
-                Ok(Some(Events { response, stream, waiting: Vec::new(), silence_max, url }))
+                let stream = EventStream::default();
+                Ok(Some(Events { response, stream, waiting: Vec::new(), silence_max }))
             }
             StatusCode::OK
             | StatusCode::NO_CONTENT
@@ -160,7 +160,6 @@ pub(super) struct Events {
     /// In the order of their coming, the first at the end.
     waiting: Vec<StreamEvent>,
     silence_max: Duration,
-    url: String,
 }
 
 impl Events {
@@ -176,11 +175,11 @@ impl Events {
             if let Some(event) = self.waiting.pop() {
                 return Ok(event);
             }
-            let silent = |_| JmapError::Silent(self.url.clone(), self.silence_max);
-            let piece = timeout(self.silence_max, self.response.chunk()).await.map_err(silent)?;
-            let piece = piece.map_err(|err| JmapError::Network(self.url.clone(), err.without_url()))?;
-            let Some(piece) = piece else { return Err(JmapError::StreamEnded) };
-            self.waiting = self.stream.read(&piece).map_err(|_| JmapError::TooLong(piece.len()))?;
+            let lost = |err: JmapError| JmapError::StreamLost(err.reason());
+            let piece = piece(&mut self.response, self.silence_max).await.map_err(lost)?;
+            let Some(piece) = piece else { return Err(JmapError::StreamLost("the server ended it".to_owned())) };
+            let too_long = |_| JmapError::StreamLost("a line is longer than is sensible".to_owned());
+            self.waiting = self.stream.read(&piece).map_err(too_long)?;
             self.waiting.reverse();
         }
     }

@@ -68,9 +68,9 @@ pub enum JmapError {
     /// The server does not know any more what changed since our state.
     #[error("the server no longer knows what changed")]
     CannotCalculateChanges,
-    /// The event stream ended.
-    #[error("the server ended the event stream")]
-    StreamEnded,
+    /// The event stream ended, fell silent or could not be read. What happens is found when it is opened again.
+    #[error("lost the event stream: {0}")]
+    StreamLost(String),
     /// The event log did not take the events.
     #[error(transparent)]
     Append(#[from] AppendError),

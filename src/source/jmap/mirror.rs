@@ -96,6 +96,19 @@ impl Mirror {
         }
     }
 
+    /// Whether all messages that the account has are remembered.
+    pub(super) fn is_complete(&self) -> bool {
+        self.mailboxes.iter().all(|(id, mailbox)| {
+            let remembered = self.places.values().filter(|place| place.mailboxes.contains(id)).count();
+            mailbox.counts.and_then(|counts| counts.messages).is_some_and(|all| usize::try_from(all) == Ok(remembered))
+        })
+    }
+
+    /// The messages that are remembered.
+    pub(super) fn remembered(&self) -> Vec<String> {
+        self.order.iter().cloned().collect()
+    }
+
     pub(super) fn remembers(&self, email: &str) -> bool {
         self.places.contains_key(email)
     }
@@ -161,14 +174,15 @@ impl Mirror {
     fn emails(&mut self, mut changes: EmailChanges) -> Events {
         let mut events = Events::new();
         changes.created.sort_by(|a, b| a.received_at.cmp(&b.received_at));
-        for email in &changes.created {
-            events.extend(self.created(email));
-        }
         for email in &changes.updated {
             events.extend(self.updated(email, &changes.new_state));
         }
         for id in &changes.destroyed {
             events.extend(self.destroyed(id, &changes.new_state));
+        }
+        // Last, since each new message may make us forget an old one.
+        for email in &changes.created {
+            events.extend(self.created(email));
         }
         events
     }
@@ -423,8 +437,10 @@ mod tests {
         let mut mirror = mirror(&[]);
         mirror.remember(&[email("3", &["i"], &[]), email("2", &["i"], &[]), email("1", &["i"], &[])]);
         assert!(mirror.remembers("3") && mirror.remembers("2") && !mirror.remembers("1"));
-        mirror.created(&email("4", &["i"], &[]));
-        assert!(mirror.remembers("4") && !mirror.remembers("2"));
+        let (created, updated) = (vec![email("4", &["i"], &[])], vec![email("2", &["i"], &["$seen"])]);
+        let told = emails(&mut mirror, EmailChanges { created, updated, ..EmailChanges::default() });
+        assert_eq!(told, ["MessageRead INBOX", "MessageNew INBOX"], "the old one is forgotten for the new one");
+        assert!(mirror.remembers("4") && !mirror.remembers("2") && !mirror.is_complete());
         assert_eq!(mirror.places.len(), mirror.order.len());
     }
 

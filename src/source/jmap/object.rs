@@ -43,8 +43,8 @@ pub(super) struct StateChange {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Changes {
     pub new_state: String,
-    #[serde(default)]
-    pub has_more_changes: bool,
+    #[serde(default, rename = "hasMoreChanges")]
+    pub has_more: bool,
     #[serde(default)]
     pub created: Vec<String>,
     #[serde(default)]

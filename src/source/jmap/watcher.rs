@@ -61,8 +61,8 @@ pub async fn watch(
         let health =
             Health::of(Origin::Jmap, account.name.clone(), &[Context::CONNECTION.to_owned()], registry.clone());
         let health = Arc::new(health);
-        let announcer = (health.clone(), event_log.clone(), stop.clone());
-        announcers.spawn(async move { announcer.0.announce(&announcer.1, &announcer.2).await });
+        let (told, log, ending) = (health.clone(), event_log.clone(), stop.clone());
+        announcers.spawn(async move { told.announce(&log, &ending).await });
         let places =
             hosts.entry(endpoint.url.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX)));
         let (config, event_log) = (config.clone(), event_log.clone());
@@ -202,7 +202,13 @@ impl Watcher {
             self.refusals = self.refusals.saturating_add(1);
             pause = pause.max(after_refused_login(self.refusals));
         }
-        let announced = !self.was_watched || self.backoff.failures() >= FAILURES_ANNOUNCED;
+        // A proxy may end every stream after a minute. Each new one begins with a question for changes, so that this
+        // is never worse than polling.
+        let is_stream = matches!(err, JmapError::StreamLost(_));
+        if is_stream {
+            pause = pause.min(self.context.config.poll_interval);
+        }
+        let announced = !is_stream && (!self.was_watched || self.backoff.failures() >= FAILURES_ANNOUNCED);
         report_failure(&self.context, err, pause, announced);
         pause
     }
