@@ -71,13 +71,11 @@ impl Cyrus {
              altnamespace: yes\n\
              autocreate_quota: 0\n\
              autocreate_post: yes\n\
-             autocreate_inbox_folders: Sent\n\
-             xlist-sent: Sent\n\
              conversations: yes\n\
              httpmodules: jmap\n\
              jmap_pushpoll: 1s\n\
-             expunge_mode: immediate\n\
-             delete_mode: immediate\n\
+             expunge_mode: delayed\n\
+             delete_mode: delayed\n\
              skiplist_unsafe: yes\n"
         )
     }

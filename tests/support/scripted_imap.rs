@@ -36,6 +36,7 @@ impl ScriptedImap {
             content: postrider::event::Content::Preview,
             addresses: Vec::new(),
             imap: Some(imap),
+            jmap: None,
         }
     }
 
@@ -79,6 +80,11 @@ impl Peer {
     /// The same; false once the client has closed.
     pub async fn try_send(&mut self, text: &str) -> bool {
         self.stream.write_all(text.as_bytes()).await.is_ok()
+    }
+
+    /// Where the client connected from.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.stream.get_ref().peer_addr().unwrap()
     }
 
     /// Reads a line.

@@ -246,7 +246,7 @@ impl Connection {
     }
 
     /// Says goodbye, waits no longer than `limit` for the answer, and closes.
-    pub(super) async fn logout(mut self, limit: Duration) {
+    pub(super) async fn logout(&mut self, limit: Duration) {
         let goodbye = async {
             self.send("LOGOUT", limit).await?;
             loop {
