@@ -9,6 +9,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
@@ -28,12 +29,19 @@ const LIMIT: Duration = Duration::from_secs(45);
 /// Servers at the same time: most of the time they wait for a deadline.
 const AT_ONCE: usize = 16;
 
+const OFTEN: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// Messages that are waited for so that a fault may strike.
+const MORE_MAX: u32 = 60;
+
 /// Deadlines that a test can wait for.
 fn impatient() -> ImapConfig {
     let short = Duration::from_millis(400);
     ImapConfig {
         idle_renew: Duration::from_millis(500),
         poll_interval: Duration::from_millis(50),
+        sweep_interval: Duration::from_millis(200),
+        connects_per_second: OFTEN,
+        connects_per_host_per_second: OFTEN,
         connect_timeout: short,
         login_timeout: short,
         open_timeout: short,
@@ -76,6 +84,7 @@ impl Plan {
         let lived = timeout(LIMIT, observed.live_through(&server, is_faulty)).await;
         let counts = server.counts();
         let what = match lived {
+            Ok(()) if is_faulty && server.struck() == 0 => Some("the fault never struck".to_owned()),
             Ok(()) => observed.verdict(),
             Err(_) => Some(format!("not all was announced within {LIMIT:?}")),
         };
@@ -131,7 +140,7 @@ impl Observed {
         self.announcement("new while away").await;
         // What strikes late in a session needs a longer one.
         let mut number = 0;
-        while is_faulty && server.struck() == 0 {
+        while is_faulty && server.struck() == 0 && number < MORE_MAX {
             number += 1;
             let subject = format!("new {number} more");
             store.deliver("INBOX", &subject);
@@ -279,4 +288,298 @@ async fn the_stream_may_end_after_any_octet() {
 async fn the_network_may_cut_anywhere() {
     let cut = [BARE, BASIC, CONDSTORE, QRESYNC, RICH].map(|offers| Plan::new("cut", offers, Fault::OctetByOctet));
     all_survive(cut.into()).await;
+}
+
+/// The answer by the book with each line passed through `change`.
+fn each(said: &[String], change: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    said.iter().filter_map(|line| change(line)).collect()
+}
+
+fn is(line: &str, command: &str) -> bool {
+    line.split_once(' ').is_some_and(|(_, rest)| rest.to_ascii_uppercase().starts_with(command))
+}
+
+fn tag(line: &str) -> &str {
+    line.split(' ').next().unwrap()
+}
+
+/// Something else than IDLE, as it is said by the book or should not be.
+fn instead_of_idle(answer: impl Fn(&str) -> Vec<String> + Send + Sync + 'static, times: usize) -> Fault {
+    Fault::rewrite(times, move |line, _| is(line, "IDLE").then(|| answer(tag(line))))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_may_go_wrong_in_every_way() {
+    let mut plans = Vec::new();
+    for offers in [BASIC, QRESYNC, RICH] {
+        for times in [1, usize::MAX] {
+            let refusals = ["NO not now", "BAD what?", "OK done already"];
+            plans.extend(refusals.map(|refusal| {
+                let fault = instead_of_idle(move |tag| vec![format!("{tag} {refusal}\r\n")], times);
+                Plan::new(format!("IDLE answered {refusal}"), offers, fault)
+            }));
+        }
+        let ended = |tag: &str| vec!["+ idling\r\n".to_owned(), format!("{tag} OK idled enough\r\n")];
+        plans.push(Plan::new("IDLE ends by itself", offers, instead_of_idle(ended, 2)));
+        plans.push(Plan::new("IDLE ends by itself, for ever", offers, instead_of_idle(ended, usize::MAX)));
+        plans.push(Plan::new("no continuation", offers, instead_of_idle(|_| Vec::new(), 1)));
+        let bye = |_: &str| vec!["* BYE not today\r\n".to_owned()];
+        plans.push(Plan::new("BYE in place of the continuation", offers, instead_of_idle(bye, 1)));
+        let store = old_mail();
+        let early = store.clone();
+        let fault = Fault::rewrite(1, move |line, said| {
+            is(line, "IDLE").then(|| {
+                early.deliver("INBOX", "new before the continuation");
+                let mut said = said.to_vec();
+                said.insert(0, format!("* {} EXISTS\r\n", early.count("INBOX")));
+                said
+            })
+        });
+        // A server need not say it again once it has said it: the first IDLE is the first to know of it.
+        plans.push(Plan::on(store, "EXISTS before the continuation", offers, fault));
+    }
+    all_survive(plans).await;
+}
+
+/// Rewrites the answers to commands that ask for new messages.
+fn in_fetch(times: usize, change: impl Fn(&[String]) -> Option<Vec<String>> + Send + Sync + 'static) -> Fault {
+    Fault::rewrite(times, move |line, said| {
+        let asks = is(line, "UID FETCH") && line.contains("BODY.PEEK");
+        let has_new = said.iter().any(|response| response.contains("Subject: new"));
+        if asks && has_new { change(said) } else { None }
+    })
+}
+
+fn is_fetch(response: &str) -> bool {
+    response.starts_with("* ") && response.contains(" FETCH (")
+}
+
+/// What a FETCH response says of the UID, with the space after it.
+fn uid_of(response: &str) -> &str {
+    let from = response.find("UID ").unwrap();
+    let length = response[from + 4..].find([' ', ')']).unwrap() + 5;
+    &response[from..from + length]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_about_messages_may_be_wrong() {
+    let without_uid = |said: &[String]| {
+        Some(each(said, |line| Some(if is_fetch(line) { line.replacen(uid_of(line), "", 1) } else { line.to_owned() })))
+    };
+    let uid_zero = |said: &[String]| {
+        Some(each(said, |line| {
+            Some(if is_fetch(line) { line.replacen(uid_of(line), "UID 0 ", 1) } else { line.to_owned() })
+        }))
+    };
+    let nothing = |said: &[String]| Some(each(said, |line| (!is_fetch(line)).then(|| line.to_owned())));
+    let foreign = |said: &[String]| {
+        let sample = said.iter().find(|line| is_fetch(line) && !["UID 1 ", "UID 2 "].contains(&uid_of(line)))?;
+        // The same item for item, of a message that is old and was not asked for.
+        let old = sample.replacen(uid_of(sample), "UID 2 ", 1).replace("Subject: new", "Subject: old");
+        let flags = "* 2 FETCH (UID 2 FLAGS (\\Seen))\r\n* 1 FETCH (FLAGS (\\Flagged))\r\n".to_owned();
+        let mut said = said.to_vec();
+        said.insert(0, old);
+        said.insert(1, flags);
+        Some(said)
+    };
+    let flags_first = |said: &[String]| {
+        let sample = said.iter().find(|line| is_fetch(line))?;
+        let number = sample.split(' ').nth(1)?;
+        let flags = format!("* {number} FETCH ({}FLAGS (\\Seen))\r\n", uid_of(sample));
+        Some([vec![flags], said.to_vec()].concat())
+    };
+    let split = |said: &[String]| {
+        Some(
+            said.iter()
+                .flat_map(|line| match line.find(" BODY[HEADER").filter(|_| is_fetch(line)) {
+                    Some(at) => {
+                        let number = line.split(' ').nth(1).unwrap();
+                        let rest = format!("* {number} FETCH ({}{}", uid_of(line), &line[at + 1..]);
+                        vec![format!("{})\r\n", &line[..at]), rest]
+                    }
+                    None => vec![line.clone()],
+                })
+                .collect(),
+        )
+    };
+    let backwards = |said: &[String]| {
+        let (mut messages, rest): (Vec<_>, Vec<_>) = said.iter().cloned().partition(|line| is_fetch(line));
+        messages.reverse();
+        Some([messages, rest].concat())
+    };
+    let refused = |said: &[String]| {
+        let tagged = said.last().unwrap();
+        Some(vec![format!("{} NO [SERVERBUG] internal error\r\n", tag(tagged))])
+    };
+    let half_and_refused = |said: &[String]| {
+        let (first, tagged) = (said.iter().find(|line| is_fetch(line))?, said.last().unwrap());
+        Some(vec![first.clone(), format!("{} NO some messages could not be read\r\n", tag(tagged))])
+    };
+    let mut plans = Vec::new();
+    for offers in [BASIC, CONDSTORE, QRESYNC, RICH] {
+        for times in [1, 2] {
+            plans.push(Plan::new("no UID", offers, in_fetch(times, without_uid)));
+            plans.push(Plan::new("UID 0", offers, in_fetch(times, uid_zero)));
+            plans.push(Plan::new("no message", offers, in_fetch(times, nothing)));
+            plans.push(Plan::new("NO", offers, in_fetch(times, refused)));
+            plans.push(Plan::new("NO after a message", offers, in_fetch(times, half_and_refused)));
+        }
+        plans.push(Plan::new("messages that are old", offers, in_fetch(usize::MAX, foreign)));
+        plans.push(Plan::new("flags before the message", offers, in_fetch(usize::MAX, flags_first)));
+        plans.push(Plan::new("messages in two pieces", offers, in_fetch(usize::MAX, split)));
+        plans.push(Plan::new("backwards", offers, in_fetch(usize::MAX, backwards)));
+    }
+    all_survive(plans).await;
+}
+
+/// Rewrites what the server says when a mailbox is opened, from the second time on.
+fn on_reopening(times: usize, change: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Fault {
+    let opened = std::sync::atomic::AtomicUsize::new(0);
+    Fault::rewrite(times, move |line, said| {
+        let opens = is(line, "EXAMINE INBOX") || is(line, "EXAMINE \"INBOX\"");
+        let again = opens && opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0;
+        again.then(|| each(said, &change))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_may_be_wrong() {
+    fn replaced(code: &'static str, by: Option<&'static str>) -> impl Fn(&str) -> Option<String> + Send + Sync {
+        move |line| match by {
+            _ if !line.contains(code) => Some(line.to_owned()),
+            Some(by) => Some(format!("* OK [{by}] wrong\r\n")),
+            None => None,
+        }
+    }
+    let ever = usize::MAX;
+    let mut plans = Vec::new();
+    for offers in [BASIC, CONDSTORE, QRESYNC, RICH] {
+        for times in [1, ever] {
+            let missing = on_reopening(times, replaced("[UIDNEXT", None));
+            plans.push(Plan::new("no UIDNEXT", offers, missing));
+        }
+        plans.push(Plan::new("UIDNEXT shrinks", offers, on_reopening(1, replaced("[UIDNEXT", Some("UIDNEXT 2")))));
+        plans.push(Plan::new("UIDNEXT 0", offers, on_reopening(1, replaced("[UIDNEXT", Some("UIDNEXT 0")))));
+        let shrunk =
+            |line: &str| Some(if line.ends_with(" EXISTS\r\n") { "* 1 EXISTS\r\n".into() } else { line.into() });
+        plans.push(Plan::new("fewer messages and no EXPUNGE", offers, on_reopening(1, shrunk)));
+        if offers != BASIC {
+            let back = on_reopening(1, replaced("[HIGHESTMODSEQ", Some("HIGHESTMODSEQ 1")));
+            plans.push(Plan::new("HIGHESTMODSEQ jumps back", offers, back));
+            let none = on_reopening(ever, replaced("[HIGHESTMODSEQ", Some("NOMODSEQ")));
+            plans.push(Plan::new("NOMODSEQ", offers, none));
+        }
+        let stale = |line: &str| Some(if line.starts_with("* STATUS") { stale_status(line) } else { line.into() });
+        if offers == RICH {
+            let fault = Fault::rewrite(4, move |_, said| {
+                said.iter().any(|line| line.starts_with("* STATUS")).then(|| each(said, stale))
+            });
+            plans.push(Plan::new("stale STATUS", offers, fault));
+            for (name, kept) in [("empty LIST", ""), ("LIST without INBOX", "Lists")] {
+                let lists = move |line: &str| {
+                    let is_listed = !line.starts_with("* LIST") || (!kept.is_empty() && line.contains(kept));
+                    is_listed.then(|| line.to_owned())
+                };
+                let fault = Fault::rewrite(3, move |line, said| is(line, "LIST").then(|| each(said, lists)));
+                plans.push(Plan::new(name, offers, fault));
+            }
+        }
+    }
+    all_survive(plans).await;
+}
+
+/// As a server says it that has not noticed what came.
+fn stale_status(line: &str) -> String {
+    let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    for index in 1..words.len() {
+        if words[index - 1].ends_with("MESSAGES") || words[index - 1].ends_with("UIDNEXT") {
+            let end = if words[index].contains(')') { ")\r\n" } else { "" };
+            words[index] = format!("1{end}");
+        }
+    }
+    words.join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_without_uid_validity_is_watched() {
+    let mut plans = Vec::new();
+    for by in ["* OK [UIDVALIDITY 0] none\r\n", ""] {
+        let fault = Fault::rewrite(usize::MAX, move |line, said| {
+            let none = |line: &str| Some(if line.contains("[UIDVALIDITY") { by.to_owned() } else { line.to_owned() });
+            is(line, "EXAMINE").then(|| each(said, none))
+        });
+        plans.push(Plan::new(format!("UIDVALIDITY answered {by:?}"), BASIC, fault));
+    }
+    all_survive(plans).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn greetings_may_be_strange() {
+    let greetings = [
+        "* OK [ALERT]é\r\n",
+        "* OK\r\n",
+        "* OK [CAPABILITY IMAP4rev1 IDLE]é – ready\r\n",
+        "* ok ready\r\n",
+        "* PREAUTH [CAPABILITY IMAP4rev1 IDLE] no need to log in\r\n",
+        "* BYE overloaded\r\n",
+        "220 mail.example.org ESMTP\r\n",
+        "\r\n",
+    ];
+    let plans = greetings.map(|greeting| Plan {
+        greeting: Some(greeting.to_owned()),
+        ..Plan::new(format!("greeting {greeting:?}"), BASIC, Fault::None)
+    });
+    all_survive(plans.into()).await;
+}
+
+/// KiB that this process has in memory (proc(5), statm).
+fn resident_kib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_huge_is_not_kept() {
+    // Far less than any of them, far more than the tests beside it take.
+    const MEMORY_KIB_MAX: u64 = 100 * 1024;
+    let mib = 1024 * 1024;
+    let line = |octets: usize| [b"* OK ".as_slice(), &b"x".repeat(octets), b"\r\n"].concat();
+    let troubles = [
+        Trouble::Flood("* 1 FETCH (UID 4 BODY[1] {400000000}\r\n".into(), 400 * mib),
+        Trouble::Flood("* 1 FETCH (UID 4 BODY[1] {4294967295}\r\n".into(), 400 * mib),
+        Trouble::Flood("* 1 FETCH (UID 4 BODY[1] {99999999999999999999}\r\n".into(), 400 * mib),
+        Trouble::Flood("* 1 FETCH (UID 4 BODY[1] ~{400000000}\r\n".into(), 400 * mib),
+        Trouble::Flood("* OK [ALERT] a line without an end ".into(), 400 * mib),
+        Trouble::Flood("* SEARCH ".into(), 400 * mib),
+        Trouble::Text(line(mib)),
+        Trouble::Text(format!("* LIST ({}) \"/\" x\r\n", "\\Flag ".repeat(150_000)).into_bytes()),
+        Trouble::Text(format!("* 1 FETCH (UID 4 BODYSTRUCTURE {})\r\n", "(".repeat(1_000_000)).into_bytes()),
+        Trouble::Text(format!("* VANISHED (EARLIER) {}1\r\n", "1,3,".repeat(200_000)).into_bytes()),
+        Trouble::Text("* 1 FETCH (UID 1 FLAGS ())\r\n".repeat(40_000).into_bytes()),
+    ];
+    let mut plans = Vec::new();
+    for offers in [BASIC, RICH] {
+        let (_, responses, _) = length(offers).await;
+        for number in [0, 2, responses / 3, responses / 2, responses - 4] {
+            plans.extend(
+                troubles.iter().map(|trouble| Plan::new("huge", offers, Fault::Response(number, trouble.clone()))),
+            );
+        }
+    }
+    let before = resident_kib();
+    let most = std::sync::atomic::AtomicU64::new(before);
+    let watch = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            ticks.tick().await;
+            most.fetch_max(resident_kib(), std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    tokio::select! {
+        () = all_survive(plans) => {}
+        () = watch => {}
+    }
+    let grown = most.into_inner() - before;
+    println!("{grown} KiB more at most");
+    assert!(grown < MEMORY_KIB_MAX, "{grown} KiB");
 }

@@ -84,8 +84,9 @@ struct ImapCheck<'a> {
 }
 
 impl ImapCheck<'_> {
-    fn all(&self) -> [Option<Problem>; 7] {
+    fn all(&self) -> [Option<Problem>; 8] {
         [
+            self.lonely(),
             self.oauth(),
             self.mechanism(),
             self.password(),
@@ -180,6 +181,38 @@ impl ImapCheck<'_> {
             let (authorities, security) = (self.named("ca_file"), self.named("security"));
             self.at("ca_file", &format!("{authorities} is of no use with {security} \"none\"; remove one of them"))
         })
+    }
+
+    /// Settings that do nothing without another.
+    fn lonely(&self) -> Option<Problem> {
+        let imap = self.imap;
+        let plain = imap.security == ImapSecurity::None;
+        let lonely = [
+            ("certificate_pin", plain && !imap.certificate_pin.is_empty(), "is of no use with `security = \"none\"`"),
+            (
+                "client_certificate_file",
+                plain && imap.client_certificate_file.is_some(),
+                "is of no use with `security = \"none\"`",
+            ),
+            (
+                "client_key_file",
+                imap.client_key_file.is_some() && imap.client_certificate_file.is_none(),
+                "needs `client_certificate_file`",
+            ),
+            (
+                "proxy_password_file",
+                imap.proxy_password_file.is_some() && imap.proxy.as_ref().is_none_or(|proxy| proxy.username.is_none()),
+                "needs a user name in `proxy`",
+            ),
+            (
+                "tls_insecure_accept_any_certificate",
+                imap.tls_insecure_accept_any_certificate
+                    && (imap.ca_file.is_some() || !imap.certificate_pin.is_empty()),
+                "contradicts `ca_file` and `certificate_pin`; remove it",
+            ),
+        ];
+        let (key, _, why) = lonely.into_iter().find(|(_, is_lonely, _)| *is_lonely)?;
+        Some(self.at(key, &format!("{} {why}", self.named(key))))
     }
 
     fn mailboxes(&self) -> Option<Problem> {

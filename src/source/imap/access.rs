@@ -11,7 +11,7 @@ use super::error::ImapError;
 use super::oauth::{AccessToken, Http, Oauth, OauthError, Tokens};
 use super::provider::{Providers, Quirks};
 use super::sasl::Secret;
-use super::socket::TlsSettings;
+use super::tls::TlsSettings;
 use crate::event::AccountName;
 use crate::registry::{Credentials, Field, ImapEndpoint, OauthConfig, PasswordError, printed_by};
 

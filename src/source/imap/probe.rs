@@ -12,7 +12,7 @@ use super::mailbox_name;
 use super::protocol::Response;
 use super::refusal::During;
 use crate::event::AccountName;
-use crate::registry::{Credentials, ImapEndpoint};
+use crate::registry::{CertificatePin, Credentials, ImapEndpoint};
 
 /// What there is at an endpoint.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct ProbeReport {
     pub address: Option<SocketAddr>,
     /// `TLS 1.3`; nothing without protection.
     pub protection: Option<String>,
+    /// The pin of the server's key, where there is TLS.
+    pub pin: Option<CertificatePin>,
     /// How it was logged in, `SCRAM-SHA-256`; nothing where the server let us in by itself.
     pub method: Option<&'static str>,
     /// What the server calls itself (RFC 2971): names in lower case, and their values.
@@ -59,7 +61,7 @@ pub async fn probe_account(
     credentials: Option<Credentials>,
 ) -> Result<ProbeReport, ImapError> {
     let access = Ways::new(config, credentials).access(account.clone());
-    let LoggedIn { mut connection, capabilities, peer, protection, server_id, method, .. } =
+    let LoggedIn { mut connection, capabilities, peer, protection, server_id, method, pin, .. } =
         log_in(endpoint, config, &access).await?;
     let patience = Patience { what: "LIST", silence: config.answer_timeout, during: During::Other };
     let mut mailboxes = Vec::new();
@@ -83,6 +85,7 @@ pub async fn probe_account(
     }
     connection.logout(config.done_timeout.min(std::time::Duration::from_secs(2))).await;
     Ok(ProbeReport {
+        pin,
         address: peer,
         protection,
         method,

@@ -172,14 +172,14 @@ impl Session {
     }
 
     /// Looks where messages may have come from, and reports what waits for the answer.
-    async fn look_first(&mut self, elsewhere: String) -> Result<(), ImapError> {
+    pub(super) async fn look_first(&mut self, elsewhere: String) -> Result<(), ImapError> {
         debug!(elsewhere, "a message may have been moved, looking where it was first");
         self.others.mark(&elsewhere);
         self.visit_due(&CancellationToken::new()).await?;
         self.go_home(true).await
     }
 
-    async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
+    pub(super) async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
         let mailbox = self.home.mailbox.clone();
         let (home, settled) = Box::pin(Opened::open(&mut self.link, &mailbox, looked)).await?;
         self.home = home;
