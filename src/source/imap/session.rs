@@ -27,6 +27,9 @@ use super::wants::Wants;
 /// A mailbox that the server refuses to open so often in a row is left alone, until it changes or for so long.
 const REFUSALS_MAX: u32 = 3;
 const REFUSED_PAUSE: std::time::Duration = std::time::Duration::from_hours(6);
+/// With NOTIFY, Dovecot 2.3 often does not tell of a mailbox that changes within half a second of another: after a visit
+/// all are looked at once more.
+const LOOK_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A connection with its mailboxes.
 pub(super) struct Session {
@@ -168,6 +171,9 @@ impl Session {
             }
             self.visit_due(stop).await?;
             self.go_home(false).await?;
+            if self.others.told {
+                self.others.sweep_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
+            }
         }
     }
 
