@@ -4,9 +4,16 @@
 //! API and the page read it. It does not know how a mailbox is watched.
 
 mod account;
+mod credentials;
 mod password;
+mod pin;
+mod proxy;
 mod state;
 
-pub use account::{Account, ImapEndpoint, ImapSecurity};
+pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
+pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
 pub use password::{PasswordError, PasswordSource};
+pub(crate) use password::{first_line_of, printed_by};
+pub use pin::{CertificatePin, CertificatePinError};
+pub use proxy::{ProxyAddress, ProxyAddressError, ProxyKind};
 pub use state::{AccountState, AccountStatus, Registry};

@@ -1,12 +1,14 @@
 //! One account, as configured.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use super::{CertificatePin, ProxyAddress};
 use crate::event::{AccountName, Content, EventKind};
 
 /// `[[account]]`: somebody's mail.
@@ -56,6 +58,16 @@ pub struct ImapEndpoint {
     /// A password that was typed at the terminal; never read from a file and never written.
     #[serde(skip)]
     pub password_typed: Option<SecretString>,
+    /// A program and its arguments; the first line that it prints is an OAuth 2.0 access token. Default: none.
+    #[serde(default)]
+    pub access_token_command: Option<Vec<String>>,
+    /// OAuth 2.0 instead of a password. Default: none.
+    #[serde(default)]
+    pub oauth: Option<OauthConfig>,
+    /// How to log in: `"scram-sha-256"`, `"plain"`, `"login"`, `"oauthbearer"` or `"xoauth2"`. Default: the best that
+    /// the server offers and the account has a password or token for.
+    #[serde(default)]
+    pub mechanism: Option<LoginMechanism>,
     /// Mailboxes to watch: names, patterns (`"Lists/*"`, `"*"` for all; `%` stops at the next level), and special uses
     /// (`"\\Sent"`, RFC 6154). Default: `["INBOX"]`.
     #[serde(default = "inbox")]
@@ -74,6 +86,30 @@ pub struct ImapEndpoint {
     /// system's. Default: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Keys, one of which the server's certificate must have, as `"sha256/…"`: of the key, in base64, as
+    /// `postrider check` shows it. Who signed the certificate does not matter then, unless `ca_file` says so.
+    /// Default: none.
+    #[serde(default)]
+    pub certificate_pin: Vec<CertificatePin>,
+    /// A file with the certificate (PEM, with those between it and the authority) that the server asks of us.
+    /// Default: none.
+    #[serde(default)]
+    pub client_certificate_file: Option<PathBuf>,
+    /// The file with its key (PEM). Default: the same file.
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
+    /// Takes any certificate, so that anybody on the way can read the password and the mail. For tests. Default: false.
+    #[serde(default)]
+    pub tls_insecure_accept_any_certificate: bool,
+    /// The proxy to go through: `"socks5://[user@]host:port"` or `"http://…"`. Default: none.
+    #[serde(default)]
+    pub proxy: Option<ProxyAddress>,
+    /// A file whose first line is the proxy's password. Default: none.
+    #[serde(default)]
+    pub proxy_password_file: Option<PathBuf>,
+    /// The address of this machine to connect from. Default: the system's choice.
+    #[serde(default)]
+    pub local_address: Option<IpAddr>,
     /// Asks Dovecot, after each login, to push what is delivered to this user; `[dovecot]` receives it. Of no effect
     /// where the server does not offer METADATA. Default: false.
     #[serde(default)]
@@ -112,11 +148,21 @@ impl ImapEndpoint {
             password_command: None,
             password_env: None,
             password_typed: None,
+            access_token_command: None,
+            oauth: None,
+            mechanism: None,
             mailboxes: inbox(),
             mailboxes_excluded: junk_and_trash(),
             events: None,
             connections_max: three(),
             ca_file: None,
+            certificate_pin: Vec::new(),
+            client_certificate_file: None,
+            client_key_file: None,
+            tls_insecure_accept_any_certificate: false,
+            proxy: None,
+            proxy_password_file: None,
+            local_address: None,
             dovecot_push: false,
         }
     }
@@ -141,6 +187,63 @@ pub enum ImapSecurity {
     Starttls,
     /// None. Refused unless the server is on loopback, or `allow_plaintext` is set.
     None,
+}
+
+/// `[account.imap.oauth]`: where an account's tokens come from. A person agrees once, with `postrider account login`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OauthConfig {
+    /// `"google"`, `"microsoft"`, or the address of an OpenID Connect issuer.
+    pub provider: String,
+    /// What postrider is called at the provider: it has to be registered there.
+    pub client_id: String,
+    /// A file whose first line is the client's secret, where the provider gives one. Default: none.
+    #[serde(default)]
+    pub client_secret_file: Option<PathBuf>,
+    /// What is asked for. Default: the provider's own scope for mail.
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// Where tokens are given. Default: the provider's.
+    #[serde(default)]
+    pub token_endpoint: Option<String>,
+    /// Where a person agrees. Default: the provider's.
+    #[serde(default)]
+    pub authorization_endpoint: Option<String>,
+    /// Where a login on another device begins. Default: the provider's.
+    #[serde(default)]
+    pub device_authorization_endpoint: Option<String>,
+}
+
+impl OauthConfig {
+    /// A client at a provider, with every default.
+    pub fn new(provider: impl Into<String>, client_id: impl Into<String>) -> Self {
+        Self {
+            provider: provider.into(),
+            client_id: client_id.into(),
+            client_secret_file: None,
+            scope: None,
+            token_endpoint: None,
+            authorization_endpoint: None,
+            device_authorization_endpoint: None,
+        }
+    }
+}
+
+/// How to log in, where that is not left to what the server offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginMechanism {
+    /// SCRAM-SHA-256 (RFC 7677): the password is not shown to the server.
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    /// PLAIN (RFC 4616).
+    Plain,
+    /// The command LOGIN, or the mechanism of that name.
+    Login,
+    /// OAUTHBEARER (RFC 7628), with a token.
+    Oauthbearer,
+    /// XOAUTH2, Google's and Microsoft's form of it.
+    Xoauth2,
 }
 
 impl fmt::Display for ImapSecurity {

@@ -14,8 +14,10 @@
 //! messages that the server sent or did not have; nothing that is sent can change a message or its flags. What is in
 //! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `protocol`, `refusal` and `structure` does no I/O.
 
+mod access;
 mod backoff;
 mod catch_up;
+mod commands;
 mod config;
 mod connection;
 mod context;
@@ -34,26 +36,36 @@ mod login;
 mod mailboxes;
 mod metrics;
 mod mirror;
+pub mod oauth;
 mod offers;
 mod opened;
 mod probe;
 mod protocol;
+pub mod provider;
+mod proxy;
 mod refusal;
 mod report;
+mod sasl;
+mod scram;
 mod session;
 mod socket;
 mod structure;
 mod supervisor;
+mod tls;
 mod uid_text;
 mod wants;
 
+pub use commands::{CommandError, MailboxCommand, MessageSet, PART_BYTES_MAX};
 pub use config::{ImapConfig, ImapConfigError};
 pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
 pub use handle::WatcherHandle;
 pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
-pub use probe::{ProbeReport, probe};
+pub use probe::{ProbeReport, probe, probe_account};
+pub use proxy::ProxyError;
 pub use refusal::{Refusal, ServerText};
+pub use sasl::SaslError;
+pub use scram::ScramError;
 pub use supervisor::watch;
 
 use protocol::mailbox_name;

@@ -1,6 +1,7 @@
 //! `[imap]`: how mailboxes are watched. Where they are is each account's own section.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub struct ImapConfig {
     /// For the answer to the end of IDLE; after that the connection counts as dead. Default: `"15s"`.
     #[serde(with = "humantime_serde")]
     pub done_timeout: Duration,
+    /// A file in the form of `config/providers.toml` that says more of mail providers, or other things. Default: none.
+    pub providers_file: Option<PathBuf>,
     /// The first pause before a lost connection is tried again; it doubles with each failure. Default: `"2s"`.
     #[serde(with = "humantime_serde")]
     pub retry_first: Duration,
@@ -78,6 +81,7 @@ impl Default for ImapConfig {
             open_timeout: Duration::from_mins(5),
             answer_timeout: Duration::from_mins(1),
             done_timeout: Duration::from_secs(15),
+            providers_file: None,
             retry_first: Duration::from_secs(2),
             retry_max: Duration::from_mins(10),
         }

@@ -161,6 +161,13 @@ impl Connection {
         tag
     }
 
+    /// Sends a line that is not a command: the answer to a `+`.
+    pub(super) async fn send_line(&mut self, line: &str, limit: Duration) -> Result<(), ImapError> {
+        let mut octets = command::line(line.as_bytes());
+        command::extend(&mut octets, b"\r\n");
+        self.write(&octets, limit).await
+    }
+
     /// Ends the IDLE with this tag: DONE goes out with the next command, whose answer may come before or after that
     /// of IDLE. Saves a round trip where it counts.
     pub(super) fn queue_done(&mut self, tag: String, limit: Duration) {
@@ -289,7 +296,7 @@ impl Connection {
     }
 
     /// Says goodbye, waits no longer than `limit` for the answer, and closes.
-    pub(super) async fn logout(mut self, limit: Duration) {
+    pub(super) async fn logout(&mut self, limit: Duration) {
         let goodbye = async {
             self.send("LOGOUT", limit).await?;
             loop {
@@ -321,4 +328,125 @@ fn accepted(reply: Reply, patience: Patience) -> Result<Reply, ImapError> {
     }
     let refusal = classify(&reply, patience.during);
     Err(ImapError::Refused { command: patience.what, refusal, text: ServerText::of(&reply) })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::protocol::Capabilities;
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+    const PATIENCE: Patience = Patience { what: "a test", silence: SOON, during: During::Other };
+
+    async fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        peer.set_nodelay(true).unwrap();
+        (Connection::new(Socket::Plain(stream)), peer)
+    }
+
+    async fn says(peer: &mut TcpStream, text: &str) {
+        peer.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads just what is expected, in one piece if it came in one.
+    async fn hears(peer: &mut TcpStream, expected: &str) {
+        let mut octets = vec![0; 4096];
+        let len = timeout(SOON, peer.read(&mut octets)).await.expect("nothing came").unwrap();
+        assert_eq!(String::from_utf8_lossy(&octets[..len]), expected);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_idle_a_fetch_and_the_next_idle_go_out_in_one_write() {
+        let (mut connection, mut peer) = pair().await;
+        let idle = connection.send("IDLE", SOON).await.unwrap();
+        hears(&mut peer, "p1 IDLE\r\n").await;
+        connection.queue_done(idle, SOON);
+        let fetch = connection.queue("UID FETCH 4:* (UID)");
+        let next_idle = connection.send("IDLE", SOON).await.unwrap();
+        hears(&mut peer, "DONE\r\np2 UID FETCH 4:* (UID)\r\np3 IDLE\r\n").await;
+        says(&mut peer, "p1 OK idle done\r\n* 1 FETCH (UID 4)\r\np2 OK done\r\n+ idling\r\n").await;
+        let mut heard = Vec::new();
+        connection.finish(&fetch, PATIENCE, |response| heard.push(response)).await.unwrap();
+        assert!(matches!(heard.as_slice(), [Response::Fetch(1, _)]), "the end of IDLE is nobody's answer: {heard:?}");
+        assert!(matches!(connection.read(PATIENCE).await.unwrap(), Response::Continue(_)));
+        assert_eq!((fetch.as_str(), next_idle.as_str()), ("p2", "p3"));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_of_a_response_survives_a_dropped_wait() {
+        let (mut connection, mut peer) = pair().await;
+        let begin = "* 1 FETCH (UID 4 BODY[1] {9}\r\nfirst";
+        says(&mut peer, begin).await;
+        while connection.bytes_read() < begin.len() as u64 {
+            let waited = connection.read_until(Instant::now() + Duration::from_millis(20)).await;
+            assert!(matches!(waited, Err(ReadError::Elapsed)));
+        }
+        says(&mut peer, " two)\r\n* 2 EX").await;
+        let Response::Fetch(1, message) = connection.read(PATIENCE).await.unwrap() else { panic!("no message") };
+        assert_eq!(message.section(&[1]), Some(&b"first two"[..]));
+        says(&mut peer, "ISTS\r\n").await;
+        assert_eq!(connection.read(PATIENCE).await.unwrap(), Response::Exists(2));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_stream_inside_a_response_is_no_response() {
+        let (mut connection, mut peer) = pair().await;
+        says(&mut peer, "* 1 FETCH (UID 4)\r\np1 OK do").await;
+        drop(peer);
+        let outcome = connection.run("UID FETCH 4 (UID)", PATIENCE, drop).await;
+        assert!(matches!(outcome, Err(ImapError::Closed | ImapError::Io(_))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_counted_and_the_command_goes_on() {
+        let (mut connection, mut peer) = pair().await;
+        says(&mut peer, "\r\n* 1 FETCH nonsense\r\n* XYZZY\r\n* 3 EXISTS\r\np1 OK done\r\n").await;
+        let mut heard = Vec::new();
+        connection.run("NOOP", PATIENCE, |response| heard.push(response)).await.unwrap();
+        assert_eq!(heard, [Response::Unreadable, Response::Unreadable, Response::Other, Response::Exists(3)]);
+        assert_eq!(connection.unreadable(), 2);
+    }
+
+    #[tokio::test]
+    async fn literals_and_challenges_wait_for_the_server() {
+        let (mut connection, mut peer) = pair().await;
+        let server = async {
+            hears(&mut peer, "p1 LOGIN {2}\r\n").await;
+            says(&mut peer, "* 1 EXISTS\r\n+ go ahead\r\n").await;
+            hears(&mut peer, "ä \"b\"\r\n").await;
+            says(&mut peer, "p1 NO no\r\n").await;
+            hears(&mut peer, "p2 AUTHENTICATE X\r\n").await;
+            says(&mut peer, "+ Zmlyc3Q=\r\n").await;
+            hears(&mut peer, "Zmlyc3Q=!\r\n").await;
+            says(&mut peer, "+\r\n").await;
+            hears(&mut peer, "!\r\n").await;
+            says(&mut peer, "+ more\r\np2 OK in\r\n").await;
+        };
+        let client = async {
+            let login = Command::new("LOGIN").for_server(&Capabilities::default()).string("ä").string("b");
+            let refused = connection.run(login, PATIENCE, drop).await.unwrap_err();
+            assert!(matches!(refused, ImapError::Refused { .. }), "{refused:?}");
+            let (mut turns, mut left) = (0, Vec::new());
+            let answer = |challenge: &str| {
+                turns += 1;
+                (turns < 3).then(|| command::line(format!("{challenge}!").as_bytes()))
+            };
+            connection.run_answering("AUTHENTICATE X", answer, PATIENCE, |response| left.push(response)).await.unwrap();
+            assert_eq!(left, [Response::Continue("more".into())]);
+        };
+        tokio::join!(server, client);
+    }
+
+    #[tokio::test]
+    async fn goodbye_in_the_middle_of_a_login_ends_it_at_once() {
+        let (mut connection, mut peer) = pair().await;
+        says(&mut peer, "* BYE too busy\r\n").await;
+        let outcome = connection.run("AUTHENTICATE PLAIN", PATIENCE, drop).await;
+        assert!(matches!(outcome, Err(ImapError::Bye { .. })), "{outcome:?}");
+    }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
+use super::access::Access;
 use super::backoff;
 use super::config::ImapConfig;
 use super::cursor::checkpoint_key;
@@ -20,7 +21,6 @@ use super::mailbox_name;
 use super::mailboxes::Role;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
-use super::socket::TlsSettings;
 use crate::event::{AccountName, Content};
 use crate::event_log::{Append, AppendError, EventLog};
 use crate::registry::ImapEndpoint;
@@ -40,7 +40,7 @@ pub(super) struct AccountContext {
     pub config: Arc<ImapConfig>,
     pub event_log: EventLog,
     pub health: Arc<Health>,
-    pub tls: TlsSettings,
+    pub access: Access,
     pub host: Arc<Host>,
     pub logins: Logins,
     pub signals: Arc<Signals>,
@@ -183,7 +183,7 @@ impl AccountContext {
             }
         }
         let _place = self.host.turn().await;
-        let logged_in = log_in(&self.endpoint, &self.config, &self.tls).await;
+        let logged_in = log_in(&self.endpoint, &self.config, &self.access).await;
         match &logged_in {
             Ok(_) => {
                 METRICS.logins.add(1);

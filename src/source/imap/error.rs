@@ -4,9 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::oauth::OauthError;
+use super::proxy::ProxyError;
 use super::refusal::{Refusal, ServerText};
+use super::sasl::SaslError;
 use crate::event_log::{AppendError, ReadError};
-use crate::registry::PasswordError;
+use crate::registry::{CertificatePin, PasswordError};
 
 /// Why a mailbox could not be watched, or is no longer.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,12 @@ pub enum ImapError {
         #[source]
         source: io::Error,
     },
+    /// The proxy did not connect us.
+    #[error("no way through the proxy {0}")]
+    Proxy(String, #[source] ProxyError),
+    /// The files with our own certificate and key are not usable.
+    #[error("cannot use {0} for the client certificate: {1}")]
+    ClientCertificate(PathBuf, String),
     /// The file with certificate authorities is not usable.
     #[error("cannot use `ca_file` {0}: {1}")]
     CaFile(PathBuf, String),
@@ -43,9 +52,13 @@ pub enum ImapError {
     TlsSetup(#[source] rustls::Error),
     /// The certificate is not one to trust.
     #[error(
-        "the certificate of {0} is not trusted; if it comes from a private authority, name its certificate in `ca_file`"
+        "the certificate of {0} is not trusted; if it comes from a private authority, name its certificate in \
+         `ca_file`, or name the server's key in `certificate_pin`"
     )]
     Certificate(String, #[source] io::Error),
+    /// The server has another key than the pinned ones.
+    #[error("the key of {0} is {1}, which is not in `certificate_pin`; ask its operator whether it has a new one")]
+    NotPinned(String, CertificatePin),
     /// The handshake failed.
     #[error("TLS with {0} failed; check that `security` and `port` fit the server")]
     Tls(String, #[source] io::Error),
@@ -55,15 +68,23 @@ pub enum ImapError {
     /// There is no password to log in with.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// There is no token to log in with.
+    #[error(transparent)]
+    Oauth(#[from] OauthError),
     /// User name or password cannot be sent.
     #[error("user name and password must not contain line breaks or NUL; check where the password comes from")]
     Unsendable,
     /// The server has no way to log in that is known here.
-    #[error("{0} offers no way to log in that postrider knows (LOGIN or AUTHENTICATE PLAIN); it offers: {1}")]
+    #[error("{0} offers no way to log in that fits the account's password or token, and `mechanism`; it offers: {1}")]
     NoLoginMethod(String, String),
+    /// The exchange failed on our side of it.
+    #[error("logging in failed: {0}")]
+    Sasl(#[from] SaslError),
     /// The server refused the login.
-    #[error("{}: {text}", login_advice(*.refusal))]
+    #[error("{}: {text} ({method})", login_advice(*.refusal))]
     Login {
+        /// How it was tried, for people.
+        method: &'static str,
         /// What kind of refusal.
         refusal: Refusal,
         /// What the server wrote.
@@ -168,7 +189,11 @@ impl ImapError {
 
     /// The login was refused because of the credentials: the same ones will be refused again.
     pub fn is_auth(&self) -> bool {
-        matches!(self, Self::Login { refusal: Refusal::Credentials | Refusal::NeedsPerson, .. } | Self::Unsendable)
+        match self {
+            Self::Login { refusal: Refusal::Credentials | Refusal::NeedsPerson, .. } | Self::Unsendable => true,
+            Self::Oauth(err) => err.needs_person(),
+            _ => false,
+        }
     }
 
     /// The end that every session has: nothing is wrong.

@@ -27,7 +27,7 @@ mod reply;
 mod response;
 mod search;
 mod status;
-mod tokenizer;
+pub mod tokenizer;
 #[cfg(test)]
 mod transcripts;
 mod uid_set;

@@ -145,7 +145,9 @@ impl Session {
         let names = found.others.iter().map(|other| other.mailbox.name.as_str()).chain([found.home.name.as_str()]);
         context.look_after(names);
         let (home, settled) = Opened::open(&mut link, &found.home, false).await?;
-        let sweep_at = (!found.others.is_empty()).then(Instant::now);
+        // Also with nothing but a home: where there is a pattern, the next mailbox may fit it.
+        let has_more = !found.others.is_empty() || (selection.has_pattern() && context.duty == Duty::Account);
+        let sweep_at = has_more.then(Instant::now);
         let others = Others { visited: found.others, told: found.told, sweep_at, list_again: false };
         let mut session = Self { link, home, others };
         if let Settled::LookFirst(elsewhere) = settled {
@@ -170,14 +172,14 @@ impl Session {
     }
 
     /// Looks where messages may have come from, and reports what waits for the answer.
-    async fn look_first(&mut self, elsewhere: String) -> Result<(), ImapError> {
+    pub(super) async fn look_first(&mut self, elsewhere: String) -> Result<(), ImapError> {
         debug!(elsewhere, "a message may have been moved, looking where it was first");
         self.others.mark(&elsewhere);
         self.visit_due(&CancellationToken::new()).await?;
         self.go_home(true).await
     }
 
-    async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
+    pub(super) async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
         let mailbox = self.home.mailbox.clone();
         let (home, settled) = Box::pin(Opened::open(&mut self.link, &mailbox, looked)).await?;
         self.home = home;

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, error, info, warn};
 
+use super::access::Ways;
 use super::backoff::Backoff;
 use super::config::ImapConfig;
 use super::context::{AccountContext, ConnectionContext, ConnectionRequest, Duty, Logins, Mailbox};
@@ -26,7 +27,6 @@ use super::host::Hosts;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
 use super::session::Session;
-use super::socket::TlsSettings;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{Account, Registry};
 
@@ -113,7 +113,8 @@ struct Shared {
 
 impl Shared {
     fn contexts(&mut self, accounts: Vec<Account>) -> Vec<Arc<AccountContext>> {
-        let (tls, hosts) = (TlsSettings::default(), Hosts::new(&self.config));
+        let ways = Ways::new(&self.config, self.registry.credentials().cloned());
+        let hosts = Hosts::new(&self.config);
         let mut contexts = Vec::new();
         for account in accounts {
             let Some(endpoint) = account.imap else { continue };
@@ -122,13 +123,13 @@ impl Shared {
                 signals: self.handle.register(&account.name),
                 host: hosts.host(&endpoint.host, &self.config),
                 connections_max: AtomicU32::new(endpoint.connections_max.get()),
+                access: ways.access(account.name.clone()),
                 name: account.name,
                 content: account.content,
                 endpoint,
                 config: self.config.clone(),
                 event_log: self.event_log.clone(),
                 health,
-                tls: tls.clone(),
                 logins: Logins::default(),
                 connections: self.connections.clone(),
                 several_mailboxes: AtomicBool::new(false),
@@ -298,11 +299,61 @@ impl Slot {
 }
 
 async fn session(context: Arc<ConnectionContext>, stop: &CancellationToken) -> Result<(), ImapError> {
-    let Some(logged_in) = stop.run_until_cancelled(Box::pin(context.account.log_in())).await else { return Ok(()) };
-    let logged_in = logged_in?;
-    context.report(Condition::Syncing { stalled: None });
-    let Some(opened) = stop.run_until_cancelled(Box::pin(Session::open(context, logged_in))).await else {
-        return Ok(());
+    let opening = async {
+        let logged_in = context.account.log_in().await?;
+        context.report(Condition::Syncing { stalled: None });
+        // Boxed, so that it is there once and not once more for each function that it is handed to.
+        Session::open(context, logged_in).await.map(Box::new)
     };
-    opened?.watch(stop).await
+    let Some(opened) = stop.run_until_cancelled(Box::pin(opening)).await else { return Ok(()) };
+    let mut session = opened?;
+    session.watch(stop).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::EventLogConfig;
+    use crate::registry::ImapEndpoint;
+
+    /// Ten thousand accounts idle in one process: what the future of a session holds, each of them holds. Branches
+    /// that are rare belong into boxes.
+    #[tokio::test]
+    async fn a_session_that_idles_is_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let (connections, _requests) = mpsc::channel(1);
+        let mut shared = Shared {
+            config: Arc::default(),
+            event_log: event_log.clone(),
+            registry: Registry::default(),
+            handle: WatcherHandle::default(),
+            announcements: Arc::default(),
+            connections,
+        };
+        let imap = Some(ImapEndpoint::new("localhost", "alice"));
+        let account = Account {
+            name: "alice".parse().unwrap(),
+            content: crate::event::Content::default(),
+            addresses: Vec::new(),
+            imap,
+        };
+        let account = shared.contexts(vec![account]).remove(0);
+        let context = Arc::new(ConnectionContext::new(account, Duty::Account));
+        let stop = CancellationToken::new();
+        let size = std::mem::size_of_val(&session(context, &stop));
+        eprintln!(
+            "session future {size} Session {} AccountContext {} ConnectionContext {} Opened {} Link {} Connection {} Cursor {} Mirror {}",
+            size_of::<Session>(),
+            size_of::<AccountContext>(),
+            size_of::<ConnectionContext>(),
+            size_of::<super::super::opened::Opened>(),
+            size_of::<super::super::link::Link>(),
+            size_of::<super::super::connection::Connection>(),
+            size_of::<super::super::cursor::Cursor>(),
+            size_of::<super::super::mirror::Mirror>()
+        );
+        assert!(size <= 800, "{size} bytes");
+        event_log.close().await;
+    }
 }
