@@ -7,6 +7,7 @@ use postrider::event::{Event, EventKind};
 use postrider::event_log::{EventLog, EventLogConfig, Tail};
 use postrider::registry::{Account, AccountState, AccountStatus, Registry};
 use postrider::source::imap::{self, ImapConfig, WatcherHandle};
+use postrider::source::jmap::{self, JmapConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,17 @@ impl Watching {
             imap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), handle.clone(), stop.clone());
         task.spawn(watch);
         Self { event_log, registry, handle, tail, waiting: Vec::new(), stop, task }
+    }
+
+    /// The same for accounts that are watched by JMAP.
+    pub fn start_jmap(folder: &Path, accounts: &[Account], config: JmapConfig) -> Self {
+        let event_log = EventLog::open(folder, &EventLogConfig::default()).unwrap();
+        let registry = Registry::new(accounts);
+        let tail = event_log.tail();
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
+        Self { event_log, registry, handle: WatcherHandle::default(), tail, waiting: Vec::new(), stop, task }
     }
 
     /// The same, once all accounts are watched and have said so.
