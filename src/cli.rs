@@ -3,6 +3,7 @@
 //! Each command's module has its arguments and what it does; what several need (configuration, logging, the client)
 //! lies beside them.
 
+mod account;
 mod check;
 mod client;
 mod demo;
@@ -74,6 +75,8 @@ enum Command {
     Run(run::RunArgs),
     /// Tries every configured part and says what it found
     Check(check::CheckArgs),
+    /// Stores passwords and logs in by OAuth 2.0
+    Account(account::AccountArgs),
     /// Prints what happens: a line per event in a terminal, JSON lines into a pipe
     Watch(watch::WatchArgs),
     /// Publishes an event
@@ -108,6 +111,7 @@ pub fn main() -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Run(args) => run::run(global, &args),
         Command::Check(args) => check::run(global, &args),
+        Command::Account(args) => account::run(global, &args),
         Command::Watch(args) => watch::run(global, &args),
         Command::Publish(args) => publish::run(global, &args),
         Command::Token(args) => token::run(global, &args),

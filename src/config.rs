@@ -23,13 +23,14 @@ use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
-use crate::registry::{Account, ImapEndpoint, JmapEndpoint};
+use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, OauthConfig};
 use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::jmap::JmapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
 
+pub(crate) use check::is_loopback;
 pub use log::{LogConfig, LogFormat};
 pub use places::{Place, Places, Problem, Problems};
 pub use shutdown::ShutdownConfig;
@@ -51,6 +52,8 @@ pub struct Config {
     pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
+    /// What passwords and tokens in the data folder are sealed with.
+    pub credentials: CredentialsConfig,
     /// Tokens and where they may come from.
     pub auth: AuthConfig,
     /// Subscribers.
@@ -152,10 +155,10 @@ impl Config {
     fn example() -> Self {
         #[expect(clippy::expect_used, reason = "a constant that a test reads")]
         let name = "alice".parse().expect("`alice` is a name");
-        let imap = ImapEndpoint::new("imap.example.org", "alice");
+        let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com"));
+        let imap = Some(ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") });
         let jmap = Some(JmapEndpoint::new("jmap.example.org"));
-        let account =
-            Account { name, content: crate::event::Content::default(), addresses: vec![], imap: Some(imap), jmap };
+        let account = Account { name, content: crate::event::Content::default(), addresses: vec![], imap, jmap };
         Self { account: vec![account], ..Self::default() }
     }
 }

@@ -18,7 +18,7 @@ pub use matcher::{MatcherError, TopicMatcher};
 pub use topic::{AccountName, NameError, Topic, TopicError};
 
 /// What happened. Names of RFC 5423 where it has one, postrider's own otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum EventKind {
     /// A message arrived (RFC 5423 §4.1).
@@ -362,6 +362,11 @@ impl Draft {
             mailbox: Some(mailbox.to_owned()),
             ..Self::new(kind, source, vec![Topic::mailbox(account, mailbox)])
         }
+    }
+
+    /// Whether it says that a message is in a mailbox in which it was not before.
+    pub fn message_arrives(&self) -> bool {
+        matches!(self.kind, EventKind::MessageNew | EventKind::MessageAppend | EventKind::MessageMove)
     }
 
     /// A draft about an account as a whole, on the account's topic.

@@ -4,11 +4,14 @@
 //! API and the page read it. It does not know how a mailbox is watched.
 
 mod account;
+mod credentials;
 mod jmap_endpoint;
 mod password;
 mod state;
 
-pub use account::{Account, ImapEndpoint, ImapSecurity};
+pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
+pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
 pub use jmap_endpoint::{JmapEndpoint, JmapUrlError};
 pub use password::{PasswordError, PasswordSource};
+pub(crate) use password::{first_line_of, printed_by};
 pub use state::{AccountState, AccountStatus, Registry};

@@ -24,7 +24,7 @@ use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::registry::{PasswordError, Registry};
+use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::WatcherHandle;
 use crate::source::smtp::{self, Routing, RoutingError};
@@ -95,7 +95,8 @@ impl Server {
         } else {
             None
         };
-        let registry = Registry::new(&config.account);
+        let credentials = Credentials::new(data_dir, &config.credentials);
+        let registry = Registry::new(&config.account).with_credentials(credentials);
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
         let dovecot_push = config.dovecot.secret().await?.map(|secret| {
             let (watcher, event_log, metrics) = (watcher.clone(), event_log.clone(), metrics.clone());
@@ -242,6 +243,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[stream]", old.stream != new.stream),
         ("[event_log]", old.event_log != new.event_log),
         ("[auth]", old.auth != new.auth),
+        ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
         ("the accounts' addresses", recipients(old) != recipients(new)),

@@ -90,7 +90,7 @@ async fn kill_9_loses_nothing_and_repeats_nothing() {
     .await;
     subscriber.shutdown().await;
 
-    let log = whole_log(&server).await;
+    let log = server.whole_log().await;
     let seen = seen.lock().expect("no panic").clone();
     let by_kind = |prefix: &str| acknowledged.iter().filter(|subject| subject.starts_with(prefix)).count();
     println!(
@@ -238,18 +238,4 @@ fn subjects(events: &[Value]) -> BTreeMap<String, usize> {
         *counted.entry(subject.to_owned()).or_default() += 1;
     }
     counted
-}
-
-async fn whole_log(server: &Server) -> Vec<Value> {
-    let (mut events, mut from) = (Vec::new(), "earliest".to_owned());
-    loop {
-        let path = format!("/events?topic=*&limit=1000&last_event_id={from}");
-        let response = server.get(&path).header("accept", "application/json").send().await.expect("an answer");
-        let answer: Value = response.json().await.expect("JSON");
-        events.extend(answer["events"].as_array().expect("events").iter().cloned());
-        answer["last_event_id"].as_str().expect("an ID").clone_into(&mut from);
-        if answer["more"] == false {
-            return events;
-        }
-    }
 }

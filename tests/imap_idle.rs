@@ -225,6 +225,7 @@ async fn new_uid_validity_is_announced_and_nothing_replayed() {
     let reset = watching.next(EventKind::MailboxReset).await.draft;
     assert_eq!(reset.topics[0].as_str(), "mail/alice/Lists");
     assert!(reset.uid_validity > before.uid_validity);
+    assert_eq!(watching.subject().await, "while nobody watched", "it is not among what was announced before");
     watching.next(EventKind::AccountUp).await;
     dovecot.save("alice", "Lists", &message("after")).await;
     assert_eq!(watching.subject().await, "after");

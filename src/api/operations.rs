@@ -41,6 +41,9 @@ pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "postrider_accounts{{state=\"{state}\"}} {count}").is_ok();
     }
+    for (name, help, value) in crate::source::imap::metrics() {
+        let _infallible = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}").is_ok();
+    }
     api.metrics.write(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

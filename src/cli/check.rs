@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use postrider::config::Config;
 use postrider::event_log::{EventLog, OpenError};
+use postrider::registry::Credentials;
 use postrider::source::imap::{self, ProbeReport};
 use tokio::net::TcpListener;
 
@@ -35,9 +36,11 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
         if loaded.config.smtp.enabled {
             failed += usize::from(!report("SMTP", port(loaded.config.smtp.listen).await)?);
         }
+        let credentials = Some(Credentials::new(&data_dir, &loaded.config.credentials));
         for account in &loaded.config.account {
             if let Some(endpoint) = &account.imap {
-                let found = imap::probe(endpoint, &loaded.config.imap).await;
+                let found =
+                    imap::probe_account(&account.name, endpoint, &loaded.config.imap, credentials.clone()).await;
                 let told = found.map(|found| describe(&found, &endpoint.mailboxes)).map_err(told);
                 failed += usize::from(!report(&format!("account {}", account.name), told.and_then(|told| told))?);
             }

@@ -6,8 +6,11 @@ use std::process::ExitCode;
 
 use postrider::auth::KeyError;
 use postrider::config::ConfigError;
+use postrider::event::AccountName;
 use postrider::event_log::OpenError;
+use postrider::registry::CredentialsError;
 use postrider::server::StartError;
+use postrider::source::imap::oauth::OauthError;
 
 use super::imap_url::ImapUrlError;
 
@@ -45,6 +48,21 @@ pub enum CliError {
         /// Why the terminal gave none.
         source: io::Error,
     },
+    /// The account is not there.
+    #[error("there is no account `{0}` in the configuration; check its name, or give the file with --config")]
+    NoAccount(AccountName),
+    /// The account has no IMAP server.
+    #[error("account `{0}` has no [account.imap], so that there is nothing to log in to")]
+    NoImap(AccountName),
+    /// The account has no OAuth.
+    #[error("account `{0}` has no [account.imap.oauth] with `provider` and `client_id`; see config/postrider.toml")]
+    NoOauth(AccountName),
+    /// There was no login.
+    #[error(transparent)]
+    Oauth(#[from] OauthError),
+    /// Nothing could be stored.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The token key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -122,6 +140,10 @@ impl CliError {
             | Self::ImapUrl(_)
             | Self::SharedPassword
             | Self::NoPassword { .. }
+            | Self::NoAccount(_)
+            | Self::NoImap(_)
+            | Self::NoOauth(_)
+            | Self::Credentials(CredentialsError::Key(..))
             | Self::Key(_)
             | Self::NoRights
             | Self::TokenFile(..)
@@ -139,6 +161,7 @@ impl CliError {
             // What is taken may be free later, once the other process has ended.
             Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_)))
             | Self::Unreachable(..)
+            | Self::Oauth(OauthError::Temporary(_))
             | Self::Check(_) => EX_UNAVAILABLE,
             Self::Refused { status, .. } if status.is_server_error() => EX_UNAVAILABLE,
             _ => 1,

@@ -11,8 +11,7 @@ use tracing_subscriber::{EnvFilter, Layer, reload};
 
 /// Libraries whose `trace` writes down what crosses the wire: mail, passwords and tokens never go into diagnostics,
 /// whatever the filter says.
-const WIRE_CRATES: [&str; 9] =
-    ["async_imap", "h2", "hyper", "hyper_util", "imap_proto", "lettre", "reqwest", "rustls", "tungstenite"];
+const WIRE_CRATES: [&str; 7] = ["h2", "hyper", "hyper_util", "lettre", "reqwest", "rustls", "tungstenite"];
 
 /// Changes what is said, while the program runs.
 pub struct Filter {

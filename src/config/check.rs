@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{Config, Places, Problem};
-use crate::registry::{Account, ImapEndpoint, ImapSecurity, JmapEndpoint};
+use crate::registry::{Account, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
+use crate::source::imap::provider::Providers;
 use crate::source::smtp::Routing;
 
 /// Everything that is wrong, in no order.
@@ -20,17 +21,20 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     section("imap", config.imap.check().map_err(|err| err.to_string()));
     section("dovecot", config.dovecot.check().map_err(|err| err.to_string()));
     section("jmap", config.jmap.check().map_err(|err| err.to_string()));
+    let providers = Providers::load(config.imap.providers_file.as_deref());
+    section("imap.providers_file", providers.as_ref().map(drop).map_err(ToString::to_string));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
     let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref());
     section("smtp.local_domains", routing.map(drop).map_err(|err| err.to_string()));
     section("log.filter", config.log.env_filter().map(drop).map_err(|err| err.to_string()));
 
+    let providers = providers.unwrap_or_default();
     duplicate_names(config, places, &mut problems);
     duplicate_addresses(config, places, &mut problems);
     for (index, account) in config.account.iter().enumerate() {
         if let Some(imap) = &account.imap {
             let prefix = format!("account[{index}].imap");
-            let check = ImapCheck { account, imap, prefix: &prefix, places };
+            let check = ImapCheck { account, imap, prefix: &prefix, places, providers: &providers };
             problems.extend(check.all().into_iter().flatten());
             problems.extend(check.pushes(config.dovecot.is_enabled()));
         }
@@ -106,11 +110,20 @@ struct ImapCheck<'a> {
     imap: &'a ImapEndpoint,
     prefix: &'a str,
     places: &'a Places,
+    providers: &'a Providers,
 }
 
 impl ImapCheck<'_> {
-    fn all(&self) -> [Option<Problem>; 5] {
-        [self.password(), self.plaintext(), self.authorities(), self.mailboxes(), self.names()]
+    fn all(&self) -> [Option<Problem>; 7] {
+        [
+            self.oauth(),
+            self.mechanism(),
+            self.password(),
+            self.plaintext(),
+            self.authorities(),
+            self.mailboxes(),
+            self.names(),
+        ]
     }
 
     fn path(&self, key: &str) -> String {
@@ -133,24 +146,51 @@ impl ImapCheck<'_> {
             ("password_file", imap.password_file.is_some()),
             ("password_command", imap.password_command.is_some()),
             ("password_env", imap.password_env.is_some()),
+            ("access_token_command", imap.access_token_command.is_some()),
+            ("oauth", imap.oauth.is_some()),
         ]
         .into_iter()
         .filter_map(|(key, is_set)| is_set.then_some(key))
         .collect();
         match sources.as_slice() {
-            [] if imap.password_typed.is_none() => Some(self.at(
-                "host",
-                "nothing says where the password comes from; set `password_file`, `password_command` or `password_env`",
-            )),
             ["password_command"] if imap.password_command.as_ref().is_some_and(Vec::is_empty) => {
                 Some(self.at("password_command", "`password_command` is empty; name a program"))
+            }
+            ["access_token_command"] if imap.access_token_command.as_ref().is_some_and(Vec::is_empty) => {
+                Some(self.at("access_token_command", "`access_token_command` is empty; name a program"))
             }
             [] | [_] => None,
             [.., last] => {
                 let all: Vec<String> = sources.iter().map(|key| self.named(key)).collect();
-                Some(self.at(last, &format!("{} each give a password; keep one", all.join(" and "))))
+                Some(self.at(last, &format!("{} each give a password or token; keep one", all.join(" and "))))
             }
         }
+    }
+
+    fn oauth(&self) -> Option<Problem> {
+        let oauth = self.imap.oauth.as_ref()?;
+        let is_known = self.providers.oauth(&oauth.provider).is_some() || oauth.provider.contains("://");
+        let message = match oauth {
+            _ if !is_known => "`provider` is neither a known OAuth provider nor the https address of one",
+            _ if oauth.client_id.is_empty() => "`client_id` is empty; register postrider at the provider",
+            _ => return None,
+        };
+        Some(self.at(if is_known { "oauth.client_id" } else { "oauth.provider" }, message))
+    }
+
+    /// A password is no token, and the reverse.
+    fn mechanism(&self) -> Option<Problem> {
+        let wants_token = matches!(self.imap.mechanism?, LoginMechanism::Oauthbearer | LoginMechanism::Xoauth2);
+        let has_token = self.imap.oauth.is_some() || self.imap.access_token_command.is_some();
+        let mechanism = self.named("mechanism");
+        (wants_token != has_token).then(|| {
+            let message = if wants_token {
+                format!("{mechanism} wants a token; set `access_token_command` or [account.imap.oauth]")
+            } else {
+                format!("{mechanism} wants a password, and a token is configured; remove one of them")
+            };
+            self.at("mechanism", &message)
+        })
     }
 
     fn plaintext(&self) -> Option<Problem> {

@@ -19,8 +19,14 @@ use super::{Config, Problem};
 const PREFIX: &str = "POSTRIDER_";
 
 /// Variables that commands read by themselves, and that override no key.
-const OTHERS: [&str; 5] =
-    ["POSTRIDER_CONFIG", "POSTRIDER_IMAP_PASSWORD", "POSTRIDER_TOKEN", "POSTRIDER_TOKEN_FILE", "POSTRIDER_URL"];
+const OTHERS: [&str; 6] = [
+    "POSTRIDER_CONFIG",
+    "POSTRIDER_CREDENTIALS_KEY",
+    "POSTRIDER_IMAP_PASSWORD",
+    "POSTRIDER_TOKEN",
+    "POSTRIDER_TOKEN_FILE",
+    "POSTRIDER_URL",
+];
 
 /// The variables that may override something, in the order of their names, with what is wrong with others.
 pub(super) fn variables(environment: &[(OsString, OsString)]) -> (Vec<(String, String)>, Vec<Problem>) {

@@ -192,13 +192,11 @@ fn settings_that_contradict_each_other_are_told_with_both_places() {
             "p.toml:7:1: account `a`: `security` (p.toml:7:1) is \"none\", and `host` (p.toml:5:1) is not this machine: \
              anybody on the way could read the password; use \"tls\" or \"starttls\", or set `allow_plaintext = true` if \
              the way is protected otherwise",
-            "p.toml:9:1: account `a`: `password_file` (p.toml:8:1) and `password_env` (p.toml:9:1) each give a password; \
-             keep one",
+            "p.toml:9:1: account `a`: `password_file` (p.toml:8:1) and `password_env` (p.toml:9:1) each give a password or \
+             token; keep one",
             "p.toml:11:1: there is another account `a`, see its `name` (p.toml:2:1); rename one of them",
             "p.toml:12:14: the address `a@X.org` of account `a` is given before, in `addresses` (p.toml:3:14) of account \
              `a`; mail to it can go to one of them only",
-            "p.toml:14:1: account `a`: nothing says where the password comes from; set `password_file`, \
-             `password_command` or `password_env`",
             "p.toml:15:1: account `a`: `username` is empty",
             "p.toml:17:1: account `a`: `ca_file` (p.toml:17:1) is of no use with `security` (p.toml:16:1) \"none\"; \
              remove one of them",
@@ -210,7 +208,7 @@ fn settings_that_contradict_each_other_are_told_with_both_places() {
     assert_eq!(
         said(&text, &[variable]),
         ["POSTRIDER_ACCOUNT__A__IMAP__PASSWORD_ENV: account `a`: `password_file` (p.toml:6:1) and `password_env` \
-          (POSTRIDER_ACCOUNT__A__IMAP__PASSWORD_ENV) each give a password; keep one"]
+          (POSTRIDER_ACCOUNT__A__IMAP__PASSWORD_ENV) each give a password or token; keep one"]
     );
     assert!(said("log.filter = 'a=b=c'", &[])[0].starts_with("p.toml:1:5: `log.filter` must be a level"));
 }

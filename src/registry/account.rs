@@ -1,13 +1,14 @@
 //! One account, as configured.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::JmapEndpoint;
-use crate::event::{AccountName, Content};
+use crate::event::{AccountName, Content, EventKind};
 
 /// `[[account]]`: somebody's mail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,9 +60,30 @@ pub struct ImapEndpoint {
     /// A password that was typed at the terminal; never read from a file and never written.
     #[serde(skip)]
     pub password_typed: Option<SecretString>,
-    /// Mailboxes to watch, each on a connection of its own. Default: `["INBOX"]`.
+    /// A program and its arguments; the first line that it prints is an OAuth 2.0 access token. Default: none.
+    #[serde(default)]
+    pub access_token_command: Option<Vec<String>>,
+    /// OAuth 2.0 instead of a password. Default: none.
+    #[serde(default)]
+    pub oauth: Option<OauthConfig>,
+    /// How to log in: `"scram-sha-256"`, `"plain"`, `"login"`, `"oauthbearer"` or `"xoauth2"`. Default: the best that
+    /// the server offers and the account has a password or token for.
+    #[serde(default)]
+    pub mechanism: Option<LoginMechanism>,
+    /// Mailboxes to watch: names, patterns (`"Lists/*"`, `"*"` for all; `%` stops at the next level), and special uses
+    /// (`"\\Sent"`, RFC 6154). Default: `["INBOX"]`.
     #[serde(default = "inbox")]
     pub mailboxes: Vec<String>,
+    /// Mailboxes that are left out of what patterns bring, in the same words. Default: `["\\Junk", "\\Trash"]`.
+    #[serde(default = "junk_and_trash")]
+    pub mailboxes_excluded: Vec<String>,
+    /// What is reported besides what a watcher must always say: kinds of events. Default: `MessageNew`, `MessageRead`,
+    /// `MessageExpunge`, and, where `mailboxes` has a pattern, `MailboxCreate`, `MailboxDelete` and `MailboxRename`.
+    #[serde(default)]
+    pub events: Option<Vec<EventKind>>,
+    /// Connections for this account at most. One is enough where the server has NOTIFY. Default: 3.
+    #[serde(default = "three")]
+    pub connections_max: NonZeroU32,
     /// A file with the certificate authorities (PEM) that this server's certificate may come from, instead of the
     /// system's. Default: the system's.
     #[serde(default)]
@@ -88,6 +110,14 @@ fn inbox() -> Vec<String> {
     vec!["INBOX".to_owned()]
 }
 
+fn junk_and_trash() -> Vec<String> {
+    vec!["\\Junk".to_owned(), "\\Trash".to_owned()]
+}
+
+fn three() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(2)
+}
+
 impl ImapEndpoint {
     /// An endpoint with every default: TLS, INBOX, and no password yet.
     pub fn new(host: impl Into<String>, username: impl Into<String>) -> Self {
@@ -101,7 +131,13 @@ impl ImapEndpoint {
             password_command: None,
             password_env: None,
             password_typed: None,
+            access_token_command: None,
+            oauth: None,
+            mechanism: None,
             mailboxes: inbox(),
+            mailboxes_excluded: junk_and_trash(),
+            events: None,
+            connections_max: three(),
             ca_file: None,
             dovecot_push: false,
         }
@@ -127,6 +163,63 @@ pub enum ImapSecurity {
     Starttls,
     /// None. Refused unless the server is on loopback, or `allow_plaintext` is set.
     None,
+}
+
+/// `[account.imap.oauth]`: where an account's tokens come from. A person agrees once, with `postrider account login`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OauthConfig {
+    /// `"google"`, `"microsoft"`, or the address of an OpenID Connect issuer.
+    pub provider: String,
+    /// What postrider is called at the provider: it has to be registered there.
+    pub client_id: String,
+    /// A file whose first line is the client's secret, where the provider gives one. Default: none.
+    #[serde(default)]
+    pub client_secret_file: Option<PathBuf>,
+    /// What is asked for. Default: the provider's own scope for mail.
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// Where tokens are given. Default: the provider's.
+    #[serde(default)]
+    pub token_endpoint: Option<String>,
+    /// Where a person agrees. Default: the provider's.
+    #[serde(default)]
+    pub authorization_endpoint: Option<String>,
+    /// Where a login on another device begins. Default: the provider's.
+    #[serde(default)]
+    pub device_authorization_endpoint: Option<String>,
+}
+
+impl OauthConfig {
+    /// A client at a provider, with every default.
+    pub fn new(provider: impl Into<String>, client_id: impl Into<String>) -> Self {
+        Self {
+            provider: provider.into(),
+            client_id: client_id.into(),
+            client_secret_file: None,
+            scope: None,
+            token_endpoint: None,
+            authorization_endpoint: None,
+            device_authorization_endpoint: None,
+        }
+    }
+}
+
+/// How to log in, where that is not left to what the server offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginMechanism {
+    /// SCRAM-SHA-256 (RFC 7677): the password is not shown to the server.
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    /// PLAIN (RFC 4616).
+    Plain,
+    /// The command LOGIN, or the mechanism of that name.
+    Login,
+    /// OAUTHBEARER (RFC 7628), with a token.
+    Oauthbearer,
+    /// XOAUTH2, Google's and Microsoft's form of it.
+    Xoauth2,
 }
 
 impl fmt::Display for ImapSecurity {

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::ImapEndpoint;
+use super::{CredentialsError, ImapEndpoint};
 
 /// Longest that a password command may take: it may ask a key ring, not a person.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,8 +21,14 @@ const BYTES_MAX: u64 = 64 * 1024;
 #[non_exhaustive]
 pub enum PasswordError {
     /// Nothing says where it comes from.
-    #[error("no password: set `password_file`, `password_command` or `password_env` for this account")]
+    #[error(
+        "no password: store one with `postrider account password`, or set `password_file`, `password_command` or \
+         `password_env` for this account"
+    )]
     NotConfigured,
+    /// What is stored cannot be read.
+    #[error(transparent)]
+    Stored(#[from] CredentialsError),
     /// The file could not be read.
     #[error("cannot read the password file {0}")]
     File(PathBuf, #[source] io::Error),
@@ -54,7 +60,7 @@ pub struct PasswordSource<'a> {
 }
 
 impl ImapEndpoint {
-    /// The password, fetched now.
+    /// The password, fetched now from where the configuration says it is; stored ones are in [`super::Credentials`].
     ///
     /// # Errors
     /// See [`PasswordError`]; a file or a key ring may be there the next time.
@@ -85,20 +91,33 @@ impl PasswordSource<'_> {
             return Ok(typed.clone());
         }
         if let Some(path) = self.file {
-            let file = |err| PasswordError::File(path.to_owned(), err);
-            let mut text = String::new();
-            let opened = tokio::fs::File::open(path).await.map_err(file)?;
-            opened.take(BYTES_MAX).read_to_string(&mut text).await.map_err(file)?;
-            return first_line(text, "the password file");
+            return first_line_of(path).await;
         }
         if let Some(variable) = self.env {
             let text = std::env::var(variable).map_err(|_| PasswordError::Env(variable.to_owned()))?;
             return first_line(text, "the environment variable");
         }
         match self.command {
-            Some([program, arguments @ ..]) => first_line(run(program, arguments).await?, "the password command"),
-            _ => Err(PasswordError::NotConfigured),
+            Some(command) => printed_by(command).await,
+            None => Err(PasswordError::NotConfigured),
         }
+    }
+}
+
+/// A secret that is the first line of a file.
+pub(crate) async fn first_line_of(path: &Path) -> Result<SecretString, PasswordError> {
+    let file = |err| PasswordError::File(path.to_owned(), err);
+    let mut text = String::new();
+    let opened = tokio::fs::File::open(path).await.map_err(file)?;
+    opened.take(BYTES_MAX).read_to_string(&mut text).await.map_err(file)?;
+    first_line(text, "the password file")
+}
+
+/// A secret that is the first line of what a program prints.
+pub(crate) async fn printed_by(command: &[String]) -> Result<SecretString, PasswordError> {
+    match command {
+        [program, arguments @ ..] => first_line(run(program, arguments).await?, "the password command"),
+        [] => Err(PasswordError::NotConfigured),
     }
 }
 

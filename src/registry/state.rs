@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Account;
+use super::{Account, Credentials};
 use crate::event::AccountName;
 
 /// What an account's source is doing.
@@ -55,6 +55,7 @@ pub struct AccountStatus {
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     accounts: Arc<Mutex<BTreeMap<AccountName, AccountStatus>>>,
+    credentials: Option<Credentials>,
 }
 
 impl Registry {
@@ -65,6 +66,17 @@ impl Registry {
             registry.insert(account);
         }
         registry
+    }
+
+    /// The same with the secrets that are stored for the accounts.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials: Some(credentials), ..self }
+    }
+
+    /// The secrets that are stored for the accounts, where there is a data folder.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
     }
 
     fn insert(&self, account: &Account) {

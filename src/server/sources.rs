@@ -14,7 +14,6 @@ pub(super) struct Sources {
     event_log: EventLog,
     registry: Registry,
     /// How others speak to the watchers, whichever are running.
-    #[expect(dead_code, reason = "the watcher that takes it is on its way")]
     watcher: WatcherHandle,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -52,7 +51,14 @@ impl Sources {
         let watched: Vec<_> = config.account.iter().filter(|account| account.imap.is_some()).cloned().collect();
         if !watched.is_empty() {
             let (log, registry) = (self.event_log.clone(), self.registry.clone());
-            let watching = imap::watch(watched, config.imap.clone(), log, registry, self.watchers.stop.clone());
+            let watching = imap::watch(
+                watched,
+                config.imap.clone(),
+                log,
+                registry,
+                self.watcher.clone(),
+                self.watchers.stop.clone(),
+            );
             self.watchers.tasks.spawn(watching);
         }
         let watched: Vec<_> = config.account.iter().filter(|account| account.jmap.is_some()).cloned().collect();

@@ -7,44 +7,67 @@
 //!      └─ login ── socket (TCP, TLS) · refusal · error
 //!          └─ session ── where it left off (cursor), catch-up, events (fetch, structure)
 //!              └─ live ── IDLE cycle (idle), what was announced (mirror)
-//!                  └─ connection ── commands and deadlines · wire (the parser) · guard (its limits)
+//!                  └─ connection ── commands, deadlines, octets ── protocol (the language)
 //! ```
 //!
 //! Invariants: the position in a mailbox is stored in the same commit as the events before it; it moves only over
 //! messages that the server sent or did not have; nothing that is sent can change a message or its flags. What is in
-//! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `refusal` and `structure` does no I/O.
+//! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `protocol`, `refusal` and `structure` does no I/O.
 
+mod access;
 mod backoff;
+mod catch_up;
 mod config;
 mod connection;
 mod context;
 mod cursor;
 mod error;
 mod fetch;
-mod guard;
+mod flags;
+mod folders;
 mod handle;
 mod health;
+mod host;
 mod idle;
+mod link;
 mod live;
 mod login;
-mod mailbox_name;
+mod mailboxes;
+mod metrics;
 mod mirror;
+pub mod oauth;
+mod offers;
+mod opened;
 mod probe;
 mod protocol;
+pub mod provider;
 mod refusal;
+mod report;
+mod sasl;
+mod scram;
 mod session;
 mod socket;
 mod structure;
 mod supervisor;
-mod wire;
+mod uid_text;
+mod wants;
 
 pub(in crate::source) use backoff::{Backoff, after_refused_login};
 pub use config::{ImapConfig, ImapConfigError};
 pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
 pub use handle::WatcherHandle;
-pub(in crate::source) use health::{Condition, Health};
+pub(in crate::source) use health::{Announcements, Condition, Health};
 pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
-pub use probe::{ProbeReport, probe};
+pub use probe::{ProbeReport, probe, probe_account};
 pub use refusal::{Refusal, ServerText};
+pub use sasl::SaslError;
+pub use scram::ScramError;
 pub use supervisor::watch;
+
+use protocol::mailbox_name;
+
+/// What the watcher has counted since the start: names, what they count, and the numbers.
+pub fn metrics() -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+    metrics::METRICS.all().into_iter()
+}

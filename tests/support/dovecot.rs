@@ -171,6 +171,11 @@ service anvil {{
         self.folder.path().join("ca.pem")
     }
 
+    /// Where a user's INBOX is, for tests that fill it faster than by delivery.
+    pub fn maildir(&self, user: &str) -> PathBuf {
+        self.folder.path().join("mail").join(user).join("Maildir")
+    }
+
     fn config_file(&self) -> PathBuf {
         self.folder.path().join("dovecot.conf")
     }

@@ -27,6 +27,8 @@ impl ScriptedImap {
             port: Some(self.listener.local_addr().unwrap().port()),
             security: ImapSecurity::None,
             password_typed: Some(SecretString::from("secret")),
+            // Nothing is asked but what new mail takes: the dialogues are as short as can be.
+            events: Some(Vec::new()),
             ..ImapEndpoint::new("127.0.0.1", "alice")
         };
         Account {
@@ -75,6 +77,11 @@ impl Peer {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// The same; false once the client has closed.
+    pub async fn try_send(&mut self, text: &str) -> bool {
+        self.stream.write_all(text.as_bytes()).await.is_ok()
+    }
+
     /// Reads a line.
     pub async fn line(&mut self) -> String {
         let mut line = String::new();
@@ -115,7 +122,7 @@ impl Peer {
 pub fn message(number: u32, uid: u32, subject: &str) -> String {
     let header = format!("Subject: {subject}\r\n\r\n");
     format!(
-        "* {number} FETCH (UID {uid} FLAGS () INTERNALDATE \"20-Nov-2026 12:00:00 +0000\" RFC822.SIZE 99 BODYSTRUCTURE \
+        "* {number} FETCH (UID {uid} FLAGS () RFC822.SIZE 99 BODYSTRUCTURE \
          (\"text\" \"plain\" NIL NIL NIL \"7bit\" 5 1 NIL NIL NIL NIL) BODY[HEADER.FIELDS (SUBJECT)]<0> {{{}}}\r\n{header} \
          BODY[1]<0> \"hello\")\r\n",
         header.len()

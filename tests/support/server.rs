@@ -117,6 +117,21 @@ impl Server {
         self.client.get(format!("{}{path}", self.http)).bearer_auth(&self.token)
     }
 
+    /// All events that are kept.
+    pub async fn whole_log(&self) -> Vec<Value> {
+        let (mut events, mut from) = (Vec::new(), "earliest".to_owned());
+        loop {
+            let path = format!("/events?topic=*&limit=1000&last_event_id={from}");
+            let response = self.get(&path).header("accept", "application/json").send().await.expect("an answer");
+            let answer: Value = response.json().await.expect("JSON");
+            events.extend(answer["events"].as_array().expect("events").iter().cloned());
+            answer["last_event_id"].as_str().expect("an ID").clone_into(&mut from);
+            if answer["more"] == false {
+                return events;
+            }
+        }
+    }
+
     /// Publishes an update and returns its ID.
     pub async fn publish(&self, topic: &str, data: &Value) -> String {
         let response = self

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postrider::event::{Event, EventKind};
 use postrider::event_log::{EventLog, EventLogConfig, Tail};
 use postrider::registry::{Account, AccountState, AccountStatus, Registry};
-use postrider::source::imap::{self, ImapConfig};
+use postrider::source::imap::{self, ImapConfig, WatcherHandle};
 use postrider::source::jmap::{self, JmapConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use super::{eventually, within};
 pub struct Watching {
     pub event_log: EventLog,
     pub registry: Registry,
+    pub handle: WatcherHandle,
     tail: Tail,
     waiting: Vec<Event>,
     stop: CancellationToken,
@@ -34,11 +35,12 @@ impl Watching {
         let event_log = EventLog::open(folder, &EventLogConfig::default()).unwrap();
         let registry = Registry::new(accounts);
         let tail = event_log.tail();
-        let stop = CancellationToken::new();
+        let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
         let mut task = JoinSet::new();
-        let watch = imap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone());
+        let watch =
+            imap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), handle.clone(), stop.clone());
         task.spawn(watch);
-        Self { event_log, registry, tail, waiting: Vec::new(), stop, task }
+        Self { event_log, registry, handle, tail, waiting: Vec::new(), stop, task }
     }
 
     /// The same for accounts that are watched by JMAP.
@@ -46,10 +48,10 @@ impl Watching {
         let event_log = EventLog::open(folder, &EventLogConfig::default()).unwrap();
         let registry = Registry::new(accounts);
         let tail = event_log.tail();
-        let stop = CancellationToken::new();
+        let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
         let mut task = JoinSet::new();
         task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
-        Self { event_log, registry, tail, waiting: Vec::new(), stop, task }
+        Self { event_log, registry, handle, tail, waiting: Vec::new(), stop, task }
     }
 
     /// The same, once all accounts are watched and have said so.

@@ -1,6 +1,7 @@
 //! `[imap]`: how mailboxes are watched. Where they are is each account's own section.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,20 @@ pub struct ImapConfig {
     pub catch_up_max: NonZeroUsize,
     /// Connections to one host that are being set up at the same time. Default: 4.
     pub connects_per_host_max: NonZeroUsize,
+    /// New connections in a second, to all hosts together. Default: 50.
+    pub connects_per_second: NonZeroU32,
+    /// New connections in a second, to one host. Default: 5.
+    pub connects_per_host_per_second: NonZeroU32,
+    /// How often the mailboxes of an account are looked at that have no connection of their own, where the server does
+    /// not tell of them by itself (NOTIFY). Default: `"1m"`.
+    #[serde(with = "humantime_serde")]
+    pub sweep_interval: Duration,
+    /// How often a watched mailbox is looked at although nothing was announced: some servers accept IDLE and never
+    /// speak. Default: `"15m"`.
+    #[serde(with = "humantime_serde")]
+    pub safety_poll: Duration,
+    /// Whether NOTIFY (RFC 5465) is used where a server offers it. Default: true.
+    pub notify: bool,
     /// Octets of readable text that are fetched for an account with `content = "text"`. Default: 65536.
     pub text_bytes_max: NonZeroU32,
     /// For finding the host's address and connecting to it; the TLS handshake has as long again. Default: `"10s"`.
@@ -38,6 +53,8 @@ pub struct ImapConfig {
     /// For the answer to the end of IDLE; after that the connection counts as dead. Default: `"15s"`.
     #[serde(with = "humantime_serde")]
     pub done_timeout: Duration,
+    /// A file in the form of `config/providers.toml` that says more of mail providers, or other things. Default: none.
+    pub providers_file: Option<PathBuf>,
     /// The first pause before a lost connection is tried again; it doubles with each failure. Default: `"2s"`.
     #[serde(with = "humantime_serde")]
     pub retry_first: Duration,
@@ -53,12 +70,18 @@ impl Default for ImapConfig {
             poll_interval: Duration::from_mins(1),
             catch_up_max: NonZeroUsize::MIN.saturating_add(199),
             connects_per_host_max: NonZeroUsize::MIN.saturating_add(3),
+            connects_per_second: NonZeroU32::MIN.saturating_add(49),
+            connects_per_host_per_second: NonZeroU32::MIN.saturating_add(4),
+            sweep_interval: Duration::from_mins(1),
+            safety_poll: Duration::from_mins(15),
+            notify: true,
             text_bytes_max: NonZeroU32::MIN.saturating_add(65_535),
             connect_timeout: Duration::from_secs(10),
             login_timeout: Duration::from_secs(30),
             open_timeout: Duration::from_mins(5),
             answer_timeout: Duration::from_mins(1),
             done_timeout: Duration::from_secs(15),
+            providers_file: None,
             retry_first: Duration::from_secs(2),
             retry_max: Duration::from_mins(10),
         }
@@ -96,6 +119,8 @@ impl ImapConfig {
         let least = [
             ("idle_renew", self.idle_renew, Duration::from_secs(10)),
             ("poll_interval", self.poll_interval, second),
+            ("sweep_interval", self.sweep_interval, second),
+            ("safety_poll", self.safety_poll, second),
             ("connect_timeout", self.connect_timeout, second),
             ("login_timeout", self.login_timeout, second),
             ("open_timeout", self.open_timeout, second),

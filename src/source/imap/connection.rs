@@ -1,35 +1,43 @@
 //! One IMAP connection: sends commands, reads responses, and gives every wait a deadline.
 //!
-//! Of async-imap only the reading of responses is used. Its own commands turn a refusal into an empty success and a
-//! lost connection into a partial one, and wait without end: mail would be skipped in silence. Here a command ends
-//! with its tagged OK, or it failed; the end of the stream is an error; what the parser cannot take, panics included,
-//! ends the connection and nothing else.
+//! A command ends with its tagged OK, or it failed: a refusal, a goodbye, the end of the stream and silence are all
+//! errors. What [`super::protocol`] cannot make sense of is counted and passed on as [`Response::Unreadable`]; only a
+//! broken frame ends the connection.
+//!
+//! Ten thousand connections are silent at the same time, so that a silent one has no buffer: what arrives is read into
+//! the stack, and only a response that is not whole yet is kept.
 
 use std::io;
-use std::panic::AssertUnwindSafe;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_imap::Client;
-use futures::FutureExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::trace;
+use tracing::{debug, trace};
 
 use super::error::ImapError;
-use super::guard::Guarded;
-use super::protocol::{Condition, Reply, Response};
+use super::metrics::METRICS;
+use super::protocol::command::{self, Command, Line};
+use super::protocol::{Condition, Framer, Reply, Response, parse};
 use super::refusal::{During, ServerText, classify};
 use super::socket::Socket;
-use super::wire;
+
+/// Octets that are read at once: what a TLS record can hold, so that rustls has none left over.
+const READ_BYTES: usize = 16 * 1024;
 
 /// A connection to a server, in whatever state.
 pub(super) struct Connection {
-    client: Client<Guarded<Socket>>,
+    socket: Socket,
+    framer: Framer,
     tags: u32,
     /// Goes out before the next command, in the same segment.
-    queued: Vec<u8>,
+    queued: Line,
     /// An IDLE that was ended and not answered yet.
     ending: Option<EndingIdle>,
+    unreadable: u64,
+    bytes_read: u64,
 }
 
 struct EndingIdle {
@@ -50,13 +58,31 @@ pub(super) struct Patience {
 
 impl Connection {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { client: Client::new(Guarded::new(socket)), tags: 0, queued: Vec::new(), ending: None }
+        Self {
+            socket,
+            framer: Framer::new(),
+            tags: 0,
+            queued: Line::default(),
+            ending: None,
+            unreadable: 0,
+            bytes_read: 0,
+        }
     }
 
     /// The stream, for TLS to be put over it. What was read ahead is dropped: somebody on the way may have put
     /// commands' answers there before protection began (RFC 9051 §11.1).
     pub(super) fn into_socket(self) -> Socket {
-        self.client.into_inner().into_inner()
+        self.socket
+    }
+
+    /// Responses that made no sense.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
+    /// Octets that the server sent.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// Reads one response. `deadline` is absolute, so that the caller can come back to the same wait.
@@ -65,22 +91,49 @@ impl Connection {
     /// [`ReadError::Elapsed`] at the deadline, with nothing lost; anything else ends the connection.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped: octets that make no response yet stay in the buffer.
+    /// Nothing is lost when the future is dropped: octets that make no response yet stay in the framer.
     pub(super) async fn read_until(&mut self, deadline: Instant) -> Result<Response, ReadError> {
-        let reading = AssertUnwindSafe(self.client.read_response()).catch_unwind();
-        match timeout_at(deadline, reading).await {
-            Err(_) => Err(ReadError::Elapsed),
-            // imap-proto panics on some texts, `* OK [ALERT]é` for one. The buffer is not to be trusted after that.
-            Ok(Err(_)) => Err(ReadError::Lost(ImapError::Protocol("the parser failed".to_owned()))),
-            Ok(Ok(Err(err))) => Err(ReadError::Lost(unreadable(err))),
-            Ok(Ok(Ok(None))) => Err(ReadError::Lost(ImapError::Closed)),
-            Ok(Ok(Ok(Some(data)))) => {
-                let response = wire::response(data.parsed());
-                if let Response::Status(reply) = &response {
-                    trace!(condition = ?reply.condition, code = ?reply.code, "server remark");
-                }
-                Ok(response)
+        let response = timeout_at(deadline, self.next_response()).await.map_err(|_| ReadError::Elapsed)?;
+        response.map_err(ReadError::Lost)
+    }
+
+    async fn next_response(&mut self) -> Result<Response, ImapError> {
+        loop {
+            let framed = self.framer.next(|octets| (parse(octets), octets.len()));
+            if let Some((response, len)) = framed.map_err(|limit| ImapError::Protocol(limit.to_string()))? {
+                self.note(&response, len);
+                return Ok(response);
             }
+            std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+        }
+    }
+
+    fn note(&mut self, response: &Response, len: usize) {
+        match response {
+            Response::Unreadable => {
+                self.unreadable += 1;
+                METRICS.unreadable.add(1);
+                // Not a word of its content, which may be mail.
+                debug!(octets = len, unreadable = self.unreadable, "the server sent a response that makes no sense");
+            }
+            Response::Status(reply) => trace!(condition = ?reply.condition, code = ?reply.code, "server remark"),
+            _ => {}
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ImapError>> {
+        let mut space = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(ImapError::Closed)),
+            Ok(()) => {
+                self.bytes_read += buffer.filled().len() as u64;
+                self.framer.push(buffer.filled());
+                Poll::Ready(Ok(()))
+            }
+            // TLS that ended without a goodbye.
+            Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Err(ImapError::Closed)),
+            Err(err) => Poll::Ready(Err(ImapError::Io(err))),
         }
     }
 
@@ -94,44 +147,57 @@ impl Connection {
     }
 
     /// Sends a command, preceded by what is queued, in one write, and returns its tag.
-    ///
-    /// One write matters: as several small segments a command waits for the peer's delayed acknowledgement.
     pub(super) async fn send(&mut self, command: &str, limit: Duration) -> Result<String, ImapError> {
-        self.tags = self.tags.wrapping_add(1);
-        let tag = format!("p{}", self.tags);
-        let mut bytes = std::mem::take(&mut self.queued);
-        for piece in [&tag, " ", command, "\r\n"] {
-            bytes.extend_from_slice(piece.as_bytes());
-        }
-        self.write(&bytes, limit).await?;
-        // The line may have held a password.
-        bytes.fill(0);
+        let tag = self.queue(command);
+        self.flush(limit).await?;
         Ok(tag)
     }
 
-    /// Sends a line that is not a command: the answer to a `+`.
-    async fn send_line(&mut self, line: &str, limit: Duration) -> Result<(), ImapError> {
-        let mut bytes = [line.as_bytes(), b"\r\n"].concat();
-        self.write(&bytes, limit).await?;
-        bytes.fill(0);
-        Ok(())
+    /// Puts a command behind what is queued; it goes out with the next one, or with [`Self::flush`]. Returns its tag,
+    /// for [`Self::finish`].
+    pub(super) fn queue(&mut self, command: &str) -> String {
+        // Without literals it is one line.
+        let (tag, _rest) = self.queue_first(Command::new(command));
+        tag
     }
 
-    async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), ImapError> {
-        let stream = self.client.get_mut();
-        let writing = async {
-            stream.write_all(bytes).await?;
-            stream.flush().await
-        };
-        let written = timeout(limit, writing).await.map_err(|_| ImapError::Timeout("sending", limit))?;
-        written.map_err(ImapError::Io)
+    /// Sends a line that is not a command: the answer to a `+`.
+    pub(super) async fn send_line(&mut self, line: &str, limit: Duration) -> Result<(), ImapError> {
+        let mut octets = command::line(line.as_bytes());
+        command::extend(&mut octets, b"\r\n");
+        self.write(&octets, limit).await
     }
 
     /// Ends the IDLE with this tag: DONE goes out with the next command, whose answer may come before or after that
     /// of IDLE. Saves a round trip where it counts.
     pub(super) fn queue_done(&mut self, tag: String, limit: Duration) {
-        self.queued.extend_from_slice(b"DONE\r\n");
+        command::extend(&mut self.queued, b"DONE\r\n");
         self.ending = Some(EndingIdle { tag, answer_by: Instant::now() + limit, limit });
+    }
+
+    /// Sends what is queued, in one write.
+    ///
+    /// One write matters: as several small segments a command waits for the peer's delayed acknowledgement.
+    pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), ImapError> {
+        let line = std::mem::take(&mut self.queued);
+        self.write(&line, limit).await
+    }
+
+    fn queue_first(&mut self, command: Command) -> (String, impl Iterator<Item = Line> + use<>) {
+        self.tags = self.tags.wrapping_add(1);
+        let tag = format!("p{}", self.tags);
+        let (first, rest) = command.into_lines(&tag);
+        command::extend(&mut self.queued, &first);
+        (tag, rest)
+    }
+
+    async fn write(&mut self, octets: &[u8], limit: Duration) -> Result<(), ImapError> {
+        let writing = async {
+            self.socket.write_all(octets).await?;
+            self.socket.flush().await
+        };
+        let written = timeout(limit, writing).await.map_err(|_| ImapError::Timeout("sending", limit))?;
+        written.map_err(ImapError::Io)
     }
 
     /// Runs a command to its tagged OK, and hands every other response to `hear`.
@@ -140,30 +206,68 @@ impl Connection {
     /// When the server refuses it, says goodbye, or is silent for too long.
     pub(super) async fn run(
         &mut self,
-        command: &str,
+        command: impl Into<Command>,
         patience: Patience,
         hear: impl FnMut(Response),
     ) -> Result<Reply, ImapError> {
-        self.run_continued(command, None, patience, hear).await
+        self.run_answering(command, |_| None, patience, hear).await
     }
 
     /// The same for a command that goes on with `line` once the server has sent its `+`.
     pub(super) async fn run_continued(
         &mut self,
-        command: &str,
+        command: impl Into<Command>,
         mut line: Option<&str>,
+        patience: Patience,
+        hear: impl FnMut(Response),
+    ) -> Result<Reply, ImapError> {
+        let answer = |_: &str| line.take().map(|line| command::line(line.as_bytes()));
+        self.run_answering(command, answer, patience, hear).await
+    }
+
+    /// The same for a dialogue, as SASL is one: `answer` has the text of each `+` and gives the line to send, without
+    /// its line end; nothing leaves that `+` to `hear`.
+    pub(super) async fn run_answering(
+        &mut self,
+        command: impl Into<Command>,
+        mut answer: impl FnMut(&str) -> Option<Line>,
         patience: Patience,
         mut hear: impl FnMut(Response),
     ) -> Result<Reply, ImapError> {
-        let tag = self.send(command, patience.silence).await?;
+        let (tag, mut literals) = self.queue_first(command.into());
+        self.flush(patience.silence).await?;
         loop {
-            match (self.answer(patience).await?, line) {
-                (Response::Tagged(answered, reply), _) if answered == tag => return accepted(reply, patience),
-                (Response::Continue(_), Some(text)) => {
-                    self.send_line(text, patience.silence).await?;
-                    line = None;
+            match self.answer(patience).await? {
+                Response::Tagged(answered, reply) if answered == tag => return accepted(reply, patience),
+                Response::Continue(text) => {
+                    if let Some(literal) = literals.next() {
+                        self.write(&literal, patience.silence).await?;
+                    } else if let Some(mut line) = answer(&text) {
+                        command::extend(&mut line, b"\r\n");
+                        self.write(&line, patience.silence).await?;
+                    } else {
+                        hear(Response::Continue(text));
+                    }
                 }
-                (response, _) => hear(response),
+                response => hear(response),
+            }
+        }
+    }
+
+    /// Waits for the end of a command that was queued and sent, and hands every other response to `hear`.
+    ///
+    /// # Errors
+    /// When the server refuses it, says goodbye, or is silent for too long.
+    pub(super) async fn finish(
+        &mut self,
+        tag: &str,
+        patience: Patience,
+        mut hear: impl FnMut(Response),
+    ) -> Result<Reply, ImapError> {
+        loop {
+            match self.answer(patience).await? {
+                Response::Tagged(answered, reply) if answered == tag => return accepted(reply, patience),
+                response => hear(response),
             }
         }
     }
@@ -224,14 +328,4 @@ fn accepted(reply: Reply, patience: Patience) -> Result<Reply, ImapError> {
     }
     let refusal = classify(&reply, patience.during);
     Err(ImapError::Refused { command: patience.what, refusal, text: ServerText::of(&reply) })
-}
-
-fn unreadable(err: io::Error) -> ImapError {
-    match err.kind() {
-        io::ErrorKind::InvalidData => ImapError::Protocol(err.to_string()),
-        // The parser's own errors carry the whole buffer in their text: mail that must not get into an event.
-        io::ErrorKind::Other => ImapError::Protocol("a response that is not understood".to_owned()),
-        io::ErrorKind::UnexpectedEof => ImapError::Closed,
-        _ => ImapError::Io(err),
-    }
 }

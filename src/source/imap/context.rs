@@ -1,26 +1,36 @@
-//! What the sessions of an account and of a mailbox share, and what outlives a session.
+//! What the sessions of an account and of a connection share, and what outlives a session.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
+use super::access::Access;
 use super::backoff;
 use super::config::ImapConfig;
-use super::cursor::{checkpoint_key, dedup_key};
+use super::cursor::checkpoint_key;
 use super::error::ImapError;
+use super::handle::Signals;
 use super::health::{Condition, Health};
+use super::host::Host;
 use super::login::{LoggedIn, log_in};
-use super::socket::TlsSettings;
-use crate::event::{AccountName, Content, Draft, EventKind, Origin};
-use crate::event_log::{Append, AppendError, DedupKey, EventLog};
+use super::mailbox_name;
+use super::mailboxes::Role;
+use super::metrics::METRICS;
+use super::refusal::Refusal;
+use crate::event::{AccountName, Content};
+use crate::event_log::{Append, AppendError, EventLog};
 use crate::registry::ImapEndpoint;
 
 /// Pauses between attempts to store events: the first, and the longest.
 const APPEND_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Refused logins in a row after which only a person can help.
+const REFUSALS_MAX: u32 = 5;
+/// Refusals over so long a time are as bad.
+const REFUSED_FOR_MAX: Duration = Duration::from_hours(72);
 
 /// One account, for all of its connections.
 pub(super) struct AccountContext {
@@ -30,10 +40,47 @@ pub(super) struct AccountContext {
     pub config: Arc<ImapConfig>,
     pub event_log: EventLog,
     pub health: Arc<Health>,
-    pub tls: TlsSettings,
-    /// Connections to the account's host, of any account, that may be set up at the same time.
-    pub host_connects: Arc<Semaphore>,
+    pub access: Access,
+    pub host: Arc<Host>,
     pub logins: Logins,
+    pub signals: Arc<Signals>,
+    /// Where more connections are asked for.
+    pub connections: mpsc::Sender<ConnectionRequest>,
+    /// Connections that the server allows, as far as is known.
+    pub connections_max: AtomicU32,
+    /// Whether messages may come from one watched mailbox to another.
+    pub several_mailboxes: AtomicBool,
+    /// Names of the mailboxes that have connections of their own, besides the first connection's.
+    pub hot: Mutex<Vec<String>>,
+}
+
+/// What the first connection of an account asks of the supervisor.
+pub(super) enum ConnectionRequest {
+    /// Watch these mailboxes on connections of their own, and no others.
+    Watch(Arc<AccountContext>, Vec<Arc<Mailbox>>),
+}
+
+/// One mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mailbox {
+    /// As people see it.
+    pub name: String,
+    pub checkpoint_key: String,
+    pub role: Option<Role>,
+    /// Whether its messages are new when it is seen for the first time: it was made while the account was watched.
+    pub is_young: bool,
+}
+
+impl Mailbox {
+    pub(super) fn new(account: &AccountName, name: &str, role: Option<Role>) -> Self {
+        let name = mailbox_name::canonical(name);
+        Self { checkpoint_key: checkpoint_key(account, &name), name, role, is_young: false }
+    }
+
+    /// Mail programs put messages there, and no mail arrives.
+    pub(super) fn is_written_by_programs(&self) -> bool {
+        matches!(self.role, Some(Role::Sent | Role::Drafts))
+    }
 }
 
 /// Lets an account's connections log in one after the other, and none while refused credentials wait: with ten
@@ -42,42 +89,85 @@ pub(super) struct AccountContext {
 pub(super) struct Logins {
     turn: Semaphore,
     refused: Mutex<Refused>,
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Refused {
     times: u32,
+    since: Option<Instant>,
     not_before: Option<Instant>,
+    parked: bool,
 }
 
 impl Default for Logins {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1), refused: Mutex::default() }
+        Self { turn: Semaphore::new(1), refused: Mutex::default(), released: Notify::new() }
     }
 }
 
 impl Logins {
     fn not_before(&self) -> Option<Instant> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.not_before.filter(|&time| time > Instant::now())
+        self.lock().not_before.filter(|&time| time > Instant::now())
     }
 
     fn accepted(&self) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Refused::default();
+        *self.lock() = Refused::default();
     }
 
-    /// Counts a refusal, and says how long the account's connections wait.
-    fn refused(&self) -> Duration {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Counts a refusal: the account's connections wait, for a time or for a person.
+    fn refused(&self, needs_person: bool) {
+        let (mut refused, now) = (self.lock(), Instant::now());
         refused.times = refused.times.saturating_add(1);
-        let pause = backoff::after_refused_login(refused.times);
-        refused.not_before = Some(Instant::now() + pause);
-        pause
+        let since = *refused.since.get_or_insert(now);
+        refused.not_before = Some(now + backoff::after_refused_login(refused.times));
+        refused.parked = needs_person || refused.times >= REFUSALS_MAX || now.duration_since(since) >= REFUSED_FOR_MAX;
+    }
+
+    /// The server asks for patience: no connection of the account is made until then.
+    pub(super) fn pause_for(&self, pause: Duration) {
+        let (mut refused, until) = (self.lock(), Instant::now() + pause);
+        refused.not_before = Some(refused.not_before.map_or(until, |time| time.max(until)));
     }
 
     /// How long the last refusal still counts.
     pub(super) fn pause(&self) -> Duration {
         self.not_before().map_or(Duration::ZERO, |time| time.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether nothing is tried until a person has done something.
+    pub(super) fn is_parked(&self) -> bool {
+        self.lock().parked
+    }
+
+    /// A person has done something, or asks for another try.
+    pub(super) fn release(&self) {
+        {
+            let mut refused = self.lock();
+            (refused.parked, refused.not_before) = (false, None);
+        }
+        self.released.notify_waiters();
+    }
+
+    /// Waits until the credentials may be sent.
+    async fn wait(&self) {
+        loop {
+            let released = self.released.notified();
+            if self.is_parked() {
+                released.await;
+            } else if let Some(time) = self.not_before() {
+                tokio::select! {
+                    () = released => {}
+                    () = sleep_until(time) => {}
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,37 +176,109 @@ impl AccountContext {
     pub(super) async fn log_in(&self) -> Result<LoggedIn, ImapError> {
         // Nobody closes a semaphore here, so that a failed acquire cannot happen; it would only lift the limit.
         let _turn = self.logins.turn.acquire().await;
-        while let Some(time) = self.logins.not_before() {
-            sleep_until(time).await;
+        loop {
+            tokio::select! {
+                () = self.logins.wait() => break,
+                () = self.signals.retry.notified() => self.logins.release(),
+            }
         }
-        let _place = self.host_connects.acquire().await;
-        let logged_in = log_in(&self.endpoint, &self.config, &self.tls).await;
+        let _place = self.host.turn().await;
+        let logged_in = log_in(&self.endpoint, &self.config, &self.access).await;
         match &logged_in {
-            Ok(_) => self.logins.accepted(),
+            Ok(_) => {
+                METRICS.logins.add(1);
+                self.logins.accepted();
+            }
             Err(err) if err.is_auth() => {
-                self.logins.refused();
+                METRICS.logins_refused.add(1);
+                self.logins.refused(err.refusal() == Some(Refusal::NeedsPerson));
             }
             Err(_) => {}
         }
         logged_in
     }
+
+    /// Names of the mailboxes that have connections of their own, besides the first connection's.
+    pub(super) fn hot(&self) -> Vec<String> {
+        self.hot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_hot(&self, mailboxes: &[Arc<Mailbox>]) {
+        let names = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+        *self.hot.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// Whether it is worth knowing which messages were seen where.
+    pub(super) fn recognises(&self) -> bool {
+        self.several_mailboxes.load(Ordering::Relaxed)
+    }
+
+    /// Commits what `build` makes, and waits until the log takes it. Meanwhile nothing more is read, so that TCP holds
+    /// the server back; what was fetched stays here and is not fetched again.
+    ///
+    /// # Errors
+    /// Only when the log was closed.
+    pub(super) async fn commit(&self, build: impl Fn() -> Append) -> Result<(), ImapError> {
+        let (mut pause, longest) = APPEND_RETRY;
+        loop {
+            match self.event_log.append(build()).await {
+                Ok(_) => {
+                    self.health.stalled(None);
+                    return Ok(());
+                }
+                Err(AppendError::Closed) => return Err(AppendError::Closed.into()),
+                Err(err) => {
+                    warn!(account = %self.name, error = %err, retry_in = ?pause, "cannot store events, new mail waits");
+                    self.health.stalled(Some(err.to_string()));
+                    sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(longest);
+                }
+            }
+        }
+    }
 }
 
-/// One mailbox of an account, over all of its sessions.
-pub(super) struct MailboxContext {
+/// What a connection is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// The first: it finds out which mailboxes there are and looks after all that have no connection of their own.
+    Account,
+    /// One mailbox.
+    Mailbox(Arc<Mailbox>),
+}
+
+/// One connection, over all of its sessions.
+pub(super) struct ConnectionContext {
     pub account: Arc<AccountContext>,
-    pub mailbox: String,
-    pub checkpoint_key: String,
+    pub duty: Duty,
     /// How often in a row new messages were fetched whose answers were not read to the end and stored.
     unfinished: AtomicU32,
     watched_since: Mutex<Option<Instant>>,
+    /// Names of the mailboxes that it looks after.
+    mailboxes: Mutex<Vec<Box<str>>>,
 }
 
-impl MailboxContext {
-    pub(super) fn new(account: Arc<AccountContext>, mailbox: String) -> Self {
-        let checkpoint_key = checkpoint_key(&account.name, &mailbox);
-        let (unfinished, watched_since) = (AtomicU32::new(0), Mutex::new(None));
-        Self { account, mailbox, checkpoint_key, unfinished, watched_since }
+impl ConnectionContext {
+    pub(super) fn new(account: Arc<AccountContext>, duty: Duty) -> Self {
+        let (unfinished, watched_since, mailboxes) = (AtomicU32::new(0), Mutex::default(), Mutex::default());
+        Self { account, duty, unfinished, watched_since, mailboxes }
+    }
+
+    pub(super) fn look_after<'a>(&self, mailboxes: impl Iterator<Item = &'a str>) {
+        *self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner) = mailboxes.map(Into::into).collect();
+    }
+
+    pub(super) fn looks_after(&self, mailbox: &str) -> bool {
+        let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        mailboxes.iter().any(|name| **name == *mailbox)
+    }
+
+    /// Its name in what people are told.
+    pub(super) fn name(&self) -> &str {
+        match &self.duty {
+            Duty::Account => "",
+            Duty::Mailbox(mailbox) => &mailbox.name,
+        }
     }
 
     /// Counted before and not after: a session that panics cannot count.
@@ -136,56 +298,20 @@ impl MailboxContext {
         if condition == Condition::Connected {
             self.watched_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         }
-        self.account.health.report(&self.mailbox, condition);
+        self.account.health.report(self.name(), condition);
+    }
+
+    /// Has its mailboxes looked at, so that a dead connection is found out.
+    pub(super) fn probe(&self) {
+        let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for mailbox in mailboxes {
+            self.account.signals.mailbox_changed(&mailbox);
+        }
     }
 
     /// How long the session that just ended was watched.
     pub(super) fn take_lived(&self) -> Option<Duration> {
         let since = self.watched_since.lock().unwrap_or_else(PoisonError::into_inner).take();
         since.map(|since| since.elapsed())
-    }
-
-    fn is_watched(&self) -> bool {
-        self.watched_since.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    pub(super) fn draft(&self, kind: EventKind) -> Draft {
-        Draft::in_mailbox(kind, Origin::Imap, &self.account.name, &self.mailbox)
-    }
-
-    pub(super) fn dedup_key(&self, uid_validity: u32, uid: u32, kind: EventKind) -> DedupKey {
-        dedup_key(&self.account.name, &self.mailbox, uid_validity, uid, kind.as_str())
-    }
-
-    /// Commits what `build` makes, and waits until the log takes it. Meanwhile nothing more is read, so that TCP holds
-    /// the server back; what was fetched stays here and is not fetched again.
-    ///
-    /// # Errors
-    /// Only when the log was closed.
-    pub(super) async fn commit(&self, build: impl Fn() -> Append) -> Result<(), ImapError> {
-        let (mut pause, longest) = APPEND_RETRY;
-        let mut failed = false;
-        loop {
-            match self.account.event_log.append(build()).await {
-                Ok(_) => {
-                    if failed {
-                        self.report(if self.is_watched() {
-                            Condition::Connected
-                        } else {
-                            Condition::Syncing { stalled: None }
-                        });
-                    }
-                    return Ok(());
-                }
-                Err(AppendError::Closed) => return Err(AppendError::Closed.into()),
-                Err(err) => {
-                    warn!(error = %err, retry_in = ?pause, "cannot store events, new mail waits");
-                    self.report(Condition::Syncing { stalled: Some(err.to_string()) });
-                    failed = true;
-                    sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(longest);
-                }
-            }
-        }
     }
 }

@@ -1,76 +1,174 @@
 //! How far a mailbox was reported, and what follows from it when the mailbox is opened again. Pure.
 //!
-//! Invariant: every UID below `uid_next` was reported, or was announced as skipped, or does not exist. The cursor
-//! is stored in the same commit as the events that it stands for.
+//! Invariant: every UID below `uid_next` was reported, or was announced as skipped, or does not exist; every change up
+//! to `mod_seq` was. The cursor is stored in the same commit as the events that it stands for.
 
 use serde::{Deserialize, Serialize};
 
+use super::flags::KnownFlags;
+use super::protocol::{StatusItems, UidSet};
+use super::uid_text;
 use crate::event::{AccountName, Topic};
 use crate::event_log::DedupKey;
 
 /// A position in one mailbox. A UID means nothing without its UIDVALIDITY: they travel together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
     pub uid_validity: u32,
     /// The first UID that was not reported.
     pub uid_next: u32,
+    /// All changes up to this modification sequence were reported (RFC 7162); 0 where the mailbox has none.
+    #[serde(default)]
+    pub mod_seq: u64,
+    /// Messages that were reported as removed since `mod_seq`: a server may tell of them again.
+    #[serde(default, with = "uid_text", skip_serializing_if = "UidSet::is_empty")]
+    pub gone: UidSet,
+    /// What is known of flags; nothing where no event is wanted of them, and in positions of the first format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Box<KnownFlags>>,
+    /// The messages below `uid_next` that there are, where removals are wanted and the server does not tell UIDs.
+    #[serde(default, with = "optional_uids", skip_serializing_if = "Option::is_none")]
+    pub present: Option<UidSet>,
+    /// The mailbox's lasting identifier (RFC 8474).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox_id: Option<Box<str>>,
+    /// When the mailbox was last known to be reported in full, in seconds since 1970.
+    #[serde(default)]
+    pub seconds: i64,
+}
+
+mod optional_uids {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::super::protocol::UidSet;
+    use super::super::uid_text;
+
+    pub(super) fn serialize<S: Serializer>(set: &Option<UidSet>, serializer: S) -> Result<S::Ok, S::Error> {
+        match set {
+            Some(set) => uid_text::serialize(set, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UidSet>, D::Error> {
+        #[derive(Deserialize)]
+        struct Text(#[serde(with = "uid_text")] UidSet);
+        Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
+    }
 }
 
 /// What to do with a mailbox that was just opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resume {
-    /// It was never seen, so that nothing in it is new: store this and announce nothing.
-    Baseline(Cursor),
-    /// Its UIDs were given out anew, so that what is known of them is void: say so, and store this.
-    Reset(Cursor),
-    /// There is nothing new.
-    UpToDate(Cursor),
-    /// There may be new messages from `uid_next` on.
-    CatchUp(Cursor),
+    /// It was never seen, so that nothing in it is new: store where it ends and announce nothing.
+    Baseline,
+    /// Its UIDs were given out anew, so that what is known of them is void.
+    Reset,
+    /// Go on from where it was left.
+    GoOn,
 }
 
 impl Cursor {
-    /// Decides, with what was stored for the mailbox and what the server says of it now.
-    pub(super) fn resume(stored: Option<Stored>, now: Self) -> Resume {
-        match stored {
-            None => Resume::Baseline(now),
-            Some(Stored::At(stored)) if stored.uid_validity == now.uid_validity => {
-                if now.uid_next > stored.uid_next {
-                    Resume::CatchUp(stored)
-                } else {
-                    // UIDNEXT must not go down, and does so on replicas that lag and after restores. What comes then
-                    // has UIDs below the stored ones; what was reported already is recognised by its key.
-                    Resume::UpToDate(now)
-                }
-            }
-            Some(_) => Resume::Reset(now),
+    /// A position of which nothing but the UIDs is known.
+    pub(super) fn at(uid_validity: u32, uid_next: u32) -> Self {
+        Self {
+            uid_validity,
+            uid_next,
+            mod_seq: 0,
+            gone: UidSet::new(),
+            flags: None,
+            present: None,
+            mailbox_id: None,
+            seconds: 0,
         }
     }
 
-    /// The cursor once all up to and including `uid` are reported.
-    #[must_use]
-    pub(super) fn after(self, uid: u32) -> Self {
-        Self { uid_next: self.uid_next.max(uid.saturating_add(1)), ..self }
+    /// Moves past everything up to and including `uid`.
+    pub(super) fn advance(&mut self, uid: u32) {
+        self.uid_next = self.uid_next.max(uid.saturating_add(1));
+    }
+
+    /// Moves to a modification sequence up to which everything was reported. It may go back, after a restore.
+    pub(super) fn move_to_mod_seq(&mut self, mod_seq: u64) {
+        if self.mod_seq != mod_seq {
+            self.mod_seq = mod_seq;
+            self.gone = UidSet::new();
+        }
+    }
+
+    /// Takes the messages out of everything that is known.
+    pub(super) fn forget(&mut self, gone: &UidSet) {
+        if let Some(flags) = &mut self.flags {
+            flags.forget(gone);
+        }
+        match &mut self.present {
+            Some(present) => *present = present.difference(gone),
+            None => self.gone.extend(gone),
+        }
+    }
+
+    /// Of messages that a server says are gone, those that were there as far as is known and were not reported.
+    pub(super) fn newly_gone(&self, vanished: &UidSet) -> UidSet {
+        let below = UidSet::of_range(1, self.uid_next.saturating_sub(1));
+        let reported = vanished.intersection(&below).difference(&self.gone);
+        match &self.present {
+            Some(present) => reported.intersection(present),
+            None => reported,
+        }
+    }
+
+    /// Whether the mailbox is as it was left, as far as STATUS can tell.
+    pub(super) fn agrees_with(&self, status: &StatusItems) -> bool {
+        let is_same = status.uid_validity == Some(self.uid_validity) && status.uid_next == Some(self.uid_next);
+        let messages = self.present.as_ref().map(UidSet::len);
+        is_same
+            && match status.highest_mod_seq {
+                Some(mod_seq) if self.mod_seq > 0 => mod_seq == self.mod_seq,
+                _ => {
+                    let unseen = self.flags.as_ref().and_then(|flags| flags.unseen_count());
+                    (messages.is_none() || messages == status.messages) && (unseen.is_none() || unseen == status.unseen)
+                }
+            }
+    }
+
+    pub(super) fn to_checkpoint(&self) -> String {
+        // Numbers, strings and maps with string keys: there is nothing in it that JSON cannot say.
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
 /// What the event log has for a mailbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stored {
-    At(Cursor),
+    Nothing,
+    At(Box<Cursor>),
     /// Something that this version cannot read. To start over in silence would hide that mail may be missed.
     Unreadable,
 }
 
 impl Stored {
-    pub(super) fn parse(checkpoint: &str) -> Self {
-        serde_json::from_str(checkpoint).map_or(Self::Unreadable, Self::At)
+    pub(super) fn parse(checkpoint: Option<&str>) -> Self {
+        match checkpoint.map(serde_json::from_str) {
+            None => Self::Nothing,
+            Some(Ok(cursor)) => Self::At(Box::new(cursor)),
+            Some(Err(_)) => Self::Unreadable,
+        }
     }
-}
 
-impl Cursor {
-    pub(super) fn to_checkpoint(self) -> String {
-        format!(r#"{{"uid_validity":{},"uid_next":{}}}"#, self.uid_validity, self.uid_next)
+    /// The position, if it can be asked for in the mailbox as it is now.
+    pub(super) fn cursor(&self) -> Option<&Cursor> {
+        match self {
+            Self::At(cursor) => Some(cursor),
+            Self::Nothing | Self::Unreadable => None,
+        }
+    }
+
+    pub(super) fn resume(&self, uid_validity: u32) -> Resume {
+        match self {
+            Self::Nothing => Resume::Baseline,
+            Self::At(cursor) if cursor.uid_validity == uid_validity => Resume::GoOn,
+            Self::At(_) | Self::Unreadable => Resume::Reset,
+        }
     }
 }
 
@@ -82,13 +180,7 @@ pub(super) fn checkpoint_key(account: &AccountName, mailbox: &str) -> String {
 }
 
 /// Recognises one happening in one mailbox when it is reported again.
-pub(in crate::source) fn dedup_key(
-    account: &AccountName,
-    mailbox: &str,
-    uid_validity: u32,
-    uid: u32,
-    kind: &str,
-) -> DedupKey {
+pub(crate) fn dedup_key(account: &AccountName, mailbox: &str, uid_validity: u32, uid: u32, kind: &str) -> DedupKey {
     let (uid_validity, uid) = (uid_validity.to_be_bytes(), uid.to_be_bytes());
     DedupKey::of(&[b"imap", account.as_str().as_bytes(), mailbox.as_bytes(), &uid_validity, &uid, kind.as_bytes()])
 }
@@ -98,47 +190,22 @@ pub(in crate::source) fn dedup_key(
 pub(super) struct Plan {
     /// Rising, the newest at most.
     pub uids: Vec<u32>,
-    /// The older ones: how many, the first and the last.
-    pub skipped: Option<Skipped>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Skipped {
-    pub count: usize,
-    pub first: u32,
-    pub last: u32,
+    /// The older ones.
+    pub skipped: UidSet,
 }
 
 impl Plan {
-    /// `found` is what the server listed, in any order; `newest_max` is `None` where nothing is skipped.
-    pub(super) fn new(mut found: Vec<u32>, newest_max: Option<usize>) -> Self {
-        found.sort_unstable();
-        found.dedup();
-        let surplus = newest_max.map_or(0, |max| found.len().saturating_sub(max));
-        let uids = found.split_off(surplus);
-        let skipped = match found.as_slice() {
-            [] => None,
-            [only] => Some(Skipped { count: 1, first: *only, last: *only }),
-            [first, .., last] => Some(Skipped { count: found.len(), first: *first, last: *last }),
-        };
-        Self { uids, skipped }
+    /// `newest_max` is `None` where nothing is skipped.
+    pub(super) fn new(found: &UidSet, newest_max: Option<usize>) -> Self {
+        let count = found.len() as usize;
+        let surplus = newest_max.map_or(0, |max| count.saturating_sub(max));
+        Self { uids: found.iter().skip(surplus).collect(), skipped: found.iter().take(surplus).collect() }
     }
 }
 
 /// Rising UIDs as a sequence set (RFC 9051 §9): `4,7:9`.
 pub(super) fn sequence_set(uids: &[u32]) -> String {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for &uid in uids {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(uid) => *last = uid,
-            _ => ranges.push((uid, uid)),
-        }
-    }
-    let texts: Vec<String> = ranges
-        .into_iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}:{last}") })
-        .collect();
-    texts.join(",")
+    uids.iter().copied().collect::<UidSet>().to_string()
 }
 
 #[cfg(test)]
@@ -147,55 +214,56 @@ mod tests {
 
     use super::*;
 
-    fn at(uid_validity: u32, uid_next: u32) -> Cursor {
-        Cursor { uid_validity, uid_next }
-    }
-
     #[test]
     fn opening_decides_on_validity_first() {
-        let stored = |cursor| Some(Stored::At(cursor));
-        assert_eq!(Cursor::resume(None, at(1, 9)), Resume::Baseline(at(1, 9)));
-        assert_eq!(Cursor::resume(stored(at(1, 5)), at(1, 9)), Resume::CatchUp(at(1, 5)));
-        assert_eq!(Cursor::resume(stored(at(1, 9)), at(1, 9)), Resume::UpToDate(at(1, 9)));
-        assert_eq!(Cursor::resume(stored(at(1, 9)), at(2, 20)), Resume::Reset(at(2, 20)));
-        assert_eq!(Cursor::resume(stored(at(1, 9)), at(1, 4)), Resume::UpToDate(at(1, 4)), "UIDNEXT went down");
-        assert_eq!(Cursor::resume(Some(Stored::parse("?")), at(1, 9)), Resume::Reset(at(1, 9)));
+        let stored = Stored::At(Box::new(Cursor::at(1, 5)));
+        assert_eq!(Stored::Nothing.resume(1), Resume::Baseline);
+        assert_eq!(stored.resume(1), Resume::GoOn);
+        assert_eq!(stored.resume(2), Resume::Reset);
+        assert_eq!(Stored::parse(Some("?")).resume(1), Resume::Reset);
     }
 
     #[test]
     fn checkpoint_survives_and_keys_differ() {
-        let cursor = at(u32::MAX, 7);
-        assert_eq!(Stored::parse(&cursor.to_checkpoint()), Stored::At(cursor));
+        let mut cursor = Cursor::at(u32::MAX, 7);
+        cursor.flags = Some(Box::new(KnownFlags::new(UidSet::of_range(3, 4), true)));
+        cursor.present = Some(UidSet::of_range(1, 6));
+        cursor.mailbox_id = Some("F1".into());
+        cursor.move_to_mod_seq(u64::MAX >> 1);
+        assert_eq!(Stored::parse(Some(&cursor.to_checkpoint())), Stored::At(Box::new(cursor)));
+        let first_format = r#"{"uid_validity":1,"uid_next":9}"#;
+        assert_eq!(Stored::parse(Some(first_format)), Stored::At(Box::new(Cursor::at(1, 9))));
         let name = |text| AccountName::parse(text).unwrap();
         assert_eq!(checkpoint_key(&name("alice"), "Lists/rust"), "imap/alice/Lists%2Frust");
         assert_ne!(checkpoint_key(&name("a/b"), "c"), checkpoint_key(&name("a"), "b/c"));
-        assert_eq!(at(1, u32::MAX).after(u32::MAX).uid_next, u32::MAX);
     }
 
     #[test]
-    fn sets_are_written_in_ranges() {
-        assert_eq!(sequence_set(&[4, 7, 8, 9, u32::MAX]), "4,7:9,4294967295");
-        assert_eq!(sequence_set(&[]), "");
+    fn a_removal_is_reported_once() {
+        let mut cursor = Cursor::at(1, 10);
+        let vanished = UidSet::of_range(8, 12);
+        assert_eq!(cursor.newly_gone(&vanished), UidSet::of_range(8, 9), "what was never reported is not");
+        cursor.forget(&UidSet::of_range(8, 9));
+        assert_eq!(cursor.newly_gone(&vanished), UidSet::new(), "told again");
+        cursor.move_to_mod_seq(5);
+        assert_eq!(cursor.gone, UidSet::new());
+        cursor.present = Some(UidSet::of_range(1, 2));
+        assert_eq!(cursor.newly_gone(&UidSet::of_range(2, 9)), UidSet::of_range(2, 2));
+        cursor.advance(u32::MAX);
+        assert_eq!(cursor.uid_next, u32::MAX);
     }
 
     proptest! {
         #[test]
         fn every_uid_is_announced_or_skipped(
-            found in proptest::collection::vec(1_u32..500, 0..300),
+            found in proptest::collection::btree_set(1_u32..500, 0..300),
             max in proptest::option::of(1_usize..100),
         ) {
-            let plan = Plan::new(found.clone(), max);
-            let (mut all, skipped) = (found, plan.skipped);
-            all.sort_unstable();
-            all.dedup();
-            prop_assert!(plan.uids.is_sorted());
-            prop_assert_eq!(plan.uids.len() + skipped.map_or(0, |skipped| skipped.count), all.len());
+            let plan = Plan::new(&found.iter().copied().collect(), max);
+            let all: Vec<u32> = plan.skipped.iter().chain(plan.uids.iter().copied()).collect();
+            prop_assert_eq!(all, found.into_iter().collect::<Vec<_>>(), "in order, the newest last");
             prop_assert!(plan.uids.len() <= max.unwrap_or(usize::MAX));
-            prop_assert!(all.ends_with(&plan.uids), "the newest are kept");
-            if let Some(skipped) = skipped {
-                prop_assert!(plan.uids.first().is_some_and(|&first| skipped.last < first));
-                prop_assert_eq!(Some(&skipped.first), all.first());
-            }
+            prop_assert!(plan.skipped.is_empty() || Some(plan.uids.len()) == max);
         }
     }
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::oauth::OauthError;
 use super::refusal::{Refusal, ServerText};
+use super::sasl::SaslError;
 use crate::event_log::{AppendError, ReadError};
 use crate::registry::PasswordError;
 
@@ -55,15 +57,23 @@ pub enum ImapError {
     /// There is no password to log in with.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// There is no token to log in with.
+    #[error(transparent)]
+    Oauth(#[from] OauthError),
     /// User name or password cannot be sent.
     #[error("user name and password must not contain line breaks or NUL; check where the password comes from")]
     Unsendable,
     /// The server has no way to log in that is known here.
-    #[error("{0} offers no way to log in that postrider knows (LOGIN or AUTHENTICATE PLAIN); it offers: {1}")]
+    #[error("{0} offers no way to log in that fits the account's password or token, and `mechanism`; it offers: {1}")]
     NoLoginMethod(String, String),
+    /// The exchange failed on our side of it.
+    #[error("logging in failed: {0}")]
+    Sasl(#[from] SaslError),
     /// The server refused the login.
-    #[error("{}: {text}", login_advice(*.refusal))]
+    #[error("{}: {text} ({method})", login_advice(*.refusal))]
     Login {
+        /// How it was tried, for people.
+        method: &'static str,
         /// What kind of refusal.
         refusal: Refusal,
         /// What the server wrote.
@@ -97,6 +107,12 @@ pub enum ImapError {
         /// What the server wrote.
         text: ServerText,
     },
+    /// The session is renewed before the server ends it.
+    #[error("the session is over")]
+    SessionOver,
+    /// Nothing of what is to be watched exists.
+    #[error("the server has no mailbox that `mailboxes` asks for: {0}; correct it, or create one")]
+    NoMailboxes(String),
     /// The connection ended without a goodbye.
     #[error("the server closed the connection without a word")]
     Closed,
@@ -134,7 +150,7 @@ fn login_advice(refusal: Refusal) -> &'static str {
             "the server allows no more connections for this user; close other mail programs or watch fewer mailboxes"
         }
         Refusal::Throttled => "the server limits logins; postrider waits",
-        Refusal::NoMailbox | Refusal::NoPermission | Refusal::Temporary => {
+        Refusal::NoMailbox | Refusal::NoPermission | Refusal::SessionOver | Refusal::Temporary => {
             "the server cannot log the user in at the moment; if it lasts, ask its operator"
         }
     }
@@ -162,7 +178,27 @@ impl ImapError {
 
     /// The login was refused because of the credentials: the same ones will be refused again.
     pub fn is_auth(&self) -> bool {
-        matches!(self, Self::Login { refusal: Refusal::Credentials | Refusal::NeedsPerson, .. } | Self::Unsendable)
+        match self {
+            Self::Login { refusal: Refusal::Credentials | Refusal::NeedsPerson, .. } | Self::Unsendable => true,
+            Self::Oauth(err) => err.needs_person(),
+            _ => false,
+        }
+    }
+
+    /// The end that every session has: nothing is wrong.
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Self::SessionOver | Self::Bye { refusal: Refusal::SessionOver, .. })
+    }
+
+    /// The pause that the server asked for, at most an hour.
+    pub fn asked_pause(&self) -> Option<Duration> {
+        match self {
+            Self::Login { text, .. }
+            | Self::Mailbox { text, .. }
+            | Self::Refused { text, .. }
+            | Self::Bye { text, .. } => text.asked_pause(),
+            _ => None,
+        }
     }
 
     /// The text with all its causes, for people.

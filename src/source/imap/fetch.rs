@@ -8,9 +8,11 @@
 use jiff::Timestamp;
 use jiff::fmt::strtime;
 
-use super::protocol::{Capabilities, Fetched, Part};
+use super::offers::Offers;
+use super::protocol::{Fetched, Part};
 
 use crate::event::{Content, MessageSummary};
+use crate::event_log::MessageKey;
 use crate::message::{self, TextPart};
 
 /// Octets of text that a preview is made of.
@@ -48,6 +50,8 @@ pub(super) struct Wanted {
     detail: Detail,
     /// How much text, if any.
     text_bytes: Option<u32>,
+    text_bytes_max: u32,
+    offers: Offers,
 }
 
 /// A part whose text is still missing.
@@ -65,7 +69,7 @@ impl MissingText {
 }
 
 impl Wanted {
-    pub(super) fn new(content: Content, detail: Detail, text_bytes_max: u32, capabilities: &Capabilities) -> Self {
+    pub(super) fn new(content: Content, detail: Detail, text_bytes_max: u32, offers: Offers) -> Self {
         let detail = if content == Content::None { Detail::Identifiers } else { detail };
         let text_bytes = match content {
             _ if detail < Detail::All => None,
@@ -76,22 +80,32 @@ impl Wanted {
         let mut items = vec!["UID FLAGS".to_owned()];
         if detail >= Detail::All {
             items.push("INTERNALDATE RFC822.SIZE BODYSTRUCTURE".to_owned());
-            if capabilities.has("OBJECTID") {
+            if offers.object_id {
                 items.push("EMAILID THREADID".to_owned());
-            } else if capabilities.has("X-GM-EXT-1") {
-                items.push("X-GM-MSGID X-GM-THRID".to_owned());
+            } else if offers.gmail {
+                items.push("X-GM-MSGID X-GM-THRID X-GM-LABELS".to_owned());
             }
+        }
+        if offers.condstore {
+            items.push("MODSEQ".to_owned());
         }
         if detail >= Detail::Header {
             let fields = message::SUMMARY_FIELDS.join(" ");
             items.push(format!("BODY.PEEK[HEADER.FIELDS ({fields})]<0.{HEADER_BYTES}>"));
         }
-        if let Some(bytes) = text_bytes {
+        if offers.preview && content == Content::Preview && text_bytes.is_some() {
+            items.push("PREVIEW".to_owned());
+        } else if let Some(bytes) = text_bytes {
             // A guess: in most messages the text is part 1, and where it is not, this is the price of one segment.
             items.push(MissingText { path: vec![1], bytes }.item());
         }
         let items = format!("({})", items.join(" "));
-        Self { items, content, detail, text_bytes }
+        Self { items, content, detail, text_bytes, text_bytes_max, offers }
+    }
+
+    /// The same account's, with at most so much detail.
+    pub(super) fn with(&self, detail: Detail) -> Self {
+        Self::new(self.content, self.detail.min(detail), self.text_bytes_max, self.offers)
     }
 
     pub(super) fn items(&self) -> &str {
@@ -111,6 +125,9 @@ impl Wanted {
     /// What the guess at part 1 did not bring.
     pub(super) fn missing_text(&self, message: &Fetched) -> Option<MissingText> {
         let wanted = self.text_bytes?;
+        if message.preview.as_ref().is_some_and(|preview| !preview.is_empty()) && self.content == Content::Preview {
+            return None;
+        }
         let (path, part) = message.structure.as_ref()?.readable()?;
         let is_html = part.subtype == "html";
         let bytes = if is_html { wanted.max(HTML_PREVIEW_BYTES) } else { wanted };
@@ -124,26 +141,52 @@ impl Wanted {
         }
     }
 
-    /// What the event says of the message.
-    pub(super) fn summary(&self, message: &Fetched) -> Option<MessageSummary> {
+    /// What the event says of the message, and what identifies the message in every mailbox.
+    pub(super) fn summarise(&self, message: &Fetched) -> Summarised {
         let mut summary = message::summarise_header(message.header.as_deref().unwrap_or_default());
         summary.size = message.size;
         summary.received = message.internal_date.as_deref().and_then(internal_date);
         summary.email_id.clone_from(&message.email_id);
         summary.thread_id.clone_from(&message.thread_id);
         summary.parse_error |= self.is_reduced();
+        // The server made it of the whole text; ours, where there is one, replaces it.
+        summary.preview = message.preview.as_deref().and_then(server_preview);
         if let Some(structure) = &message.structure {
             summary.attachments = structure.attachments();
             if let Some((path, part)) = structure.readable()
                 && let Some(octets) = message.section(&path)
             {
                 let part = text_part(part);
-                summary.preview = message::preview(&part, octets);
+                summary.preview = message::preview(&part, octets).or(summary.preview);
                 summary.text = (self.content == Content::Text).then(|| message::text(&part, octets)).flatten();
             }
         }
-        summary.trimmed_to(self.content)
+        Summarised { key: message_key(&summary), summary: summary.trimmed_to(self.content) }
     }
+}
+
+/// A message, read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Summarised {
+    /// The same in every mailbox of the account. Nothing where neither the server nor the message says who it is.
+    pub key: Option<MessageKey>,
+    /// As far as the account's `content` setting allows.
+    pub summary: Option<MessageSummary>,
+}
+
+fn message_key(summary: &MessageSummary) -> Option<MessageKey> {
+    if let Some(email_id) = &summary.email_id {
+        return Some(MessageKey::of(&[b"email-id", email_id.as_bytes()]));
+    }
+    // With its size, since some programs give all their messages the same Message-ID.
+    let (message_id, size) = (summary.message_id.as_ref()?, summary.size?);
+    Some(MessageKey::of(&[b"message-id", message_id.as_bytes(), &size.to_be_bytes()]))
+}
+
+/// PREVIEW is plain text in UTF-8 (RFC 8970 §4), of anybody's making.
+fn server_preview(text: &str) -> Option<String> {
+    let plain = TextPart { subtype: "plain", charset: Some("utf-8"), encoding: "8bit", flowed: false, del_sp: false };
+    message::preview(&plain, text.as_bytes())
 }
 
 fn text_part(part: &Part) -> TextPart<'_> {
@@ -158,7 +201,7 @@ fn text_part(part: &Part) -> TextPart<'_> {
 }
 
 /// `17-Jul-1996 02:44:25 -0700` (RFC 9051 §9, `date-time`); the day may have a space for its first digit.
-fn internal_date(text: &str) -> Option<Timestamp> {
+pub(super) fn internal_date(text: &str) -> Option<Timestamp> {
     strtime::parse("%d-%b-%Y %H:%M:%S %z", text.trim()).ok()?.to_timestamp().ok()
 }
 
@@ -167,7 +210,7 @@ mod tests {
     use super::*;
 
     fn wanted(content: Content) -> Wanted {
-        Wanted::new(content, Detail::All, 65_536, &Capabilities::default())
+        Wanted::new(content, Detail::All, 65_536, Offers::default())
     }
 
     fn html(octets: u32) -> Part {
@@ -190,7 +233,8 @@ mod tests {
     fn answers_that_cannot_be_read_are_asked_for_with_less() {
         let items = |failures| {
             let detail = Detail::after_failures(failures);
-            Wanted::new(Content::Text, detail, 65_536, &Capabilities(vec!["OBJECTID".into()])).items().to_owned()
+            let offers = Offers { object_id: true, ..Offers::default() };
+            Wanted::new(Content::Text, detail, 65_536, offers).items().to_owned()
         };
         assert!(items(2).contains("BODYSTRUCTURE") && items(2).contains("EMAILID"));
         assert!(!items(3).contains("BODYSTRUCTURE") && items(3).contains("HEADER.FIELDS"));

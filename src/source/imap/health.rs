@@ -1,11 +1,11 @@
 //! How an account is doing, out of how its connections are doing, and the events that say so.
 //!
-//! The registry is told at once. `AccountUp`, `AccountDown` and `AccountAuthFailed` are appended by one task for each
-//! account, which compares what was announced with what is: so an event comes once for each transition, in
+//! The registry is told at once. `AccountUp`, `AccountDown` and `AccountAuthFailed` are appended by one task for all
+//! accounts, which compares what was announced with what is: so an event comes once for each transition, in
 //! order, and a log that takes nothing at the moment loses no more than what is no longer true when it recovers.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -32,8 +32,8 @@ pub(in crate::source) enum Condition {
     Connected,
     /// It failed.
     Failed { reason: String, retry_at: Timestamp },
-    /// The credentials were refused.
-    AuthFailed { reason: String, retry_at: Timestamp },
+    /// The credentials were refused; without `retry_at`, nothing is tried until a person acts.
+    AuthFailed { reason: String, retry_at: Option<Timestamp> },
 }
 
 impl Condition {
@@ -73,7 +73,8 @@ impl Condition {
         match self {
             Self::Connecting { retry_at, .. } => *retry_at,
             Self::Syncing { .. } | Self::Connected => None,
-            Self::Failed { retry_at, .. } | Self::AuthFailed { retry_at, .. } => Some(*retry_at),
+            Self::AuthFailed { retry_at, .. } => *retry_at,
+            Self::Failed { retry_at, .. } => Some(*retry_at),
         }
     }
 
@@ -88,88 +89,175 @@ impl Condition {
     }
 }
 
-/// The connections of one account.
-#[derive(Debug)]
-pub(in crate::source) struct Health {
-    account: AccountName,
-    origin: Origin,
-    registry: Registry,
-    conditions: Mutex<BTreeMap<String, Condition>>,
-    changed: Notify,
+/// Accounts whose state may have to be announced. One task serves all of them: a task for each would take a kilobyte
+/// an account.
+#[derive(Debug, Default)]
+pub(in crate::source) struct Announcements {
+    waiting: Mutex<VecDeque<Arc<Health>>>,
+    added: Notify,
 }
 
-impl Health {
-    pub(in crate::source) fn new(account: AccountName, mailboxes: &[String], registry: Registry) -> Self {
-        Self::of(Origin::Imap, account, mailboxes, registry)
-    }
-
-    /// The same for another source.
-    pub(in crate::source) fn of(
-        origin: Origin,
-        account: AccountName,
-        mailboxes: &[String],
-        registry: Registry,
-    ) -> Self {
-        let conditions = mailboxes.iter().map(|mailbox| (mailbox.clone(), Condition::START)).collect();
-        Self { account, origin, registry, conditions: Mutex::new(conditions), changed: Notify::new() }
-    }
-
-    /// Records a connection's condition.
-    pub(in crate::source) fn report(&self, mailbox: &str, condition: Condition) {
-        {
-            let mut conditions = self.lock();
-            conditions.insert(mailbox.to_owned(), condition);
-            if let Some(worst) = worst(&conditions) {
-                // Under the lock, so that the registry sees the changes in their order.
-                self.registry.report(&self.account, worst.state(), worst.reason().map(str::to_owned), worst.retry_at());
-            }
-        }
-        self.changed.notify_one();
-    }
-
-    /// Appends the account's events until `stop`.
+impl Announcements {
+    /// Appends the accounts' events until `stop`.
     pub(in crate::source) async fn announce(&self, event_log: &EventLog, stop: &CancellationToken) {
-        let mut announced = None;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.changed.notified() => {}
-            }
-            let Some((kind, reason)) = self.unannounced(announced) else { continue };
-            let mut draft = Draft::of_account(kind, self.origin, &self.account);
-            draft.reason.clone_from(&reason);
-            match event_log.append(Append::event(draft)).await {
-                Ok(_) => {
-                    announced = Some(kind);
-                    info!(account = %self.account, %kind, reason, "account changed state");
+        while !stop.is_cancelled() {
+            let Some(health) = self.take() else {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.added.notified() => continue,
                 }
+            };
+            match health.announce(event_log).await {
+                Ok(()) => {}
                 Err(AppendError::Closed) => return,
                 Err(err) => {
-                    warn!(account = %self.account, error = %err, "cannot store the account's change of state");
+                    warn!(account = %health.account, error = %err, "cannot store the account's change of state");
+                    self.add(health);
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = sleep(APPEND_RETRY) => self.changed.notify_one(),
+                        () = sleep(APPEND_RETRY) => {}
                     }
                 }
             }
         }
     }
 
-    fn unannounced(&self, announced: Option<EventKind>) -> Option<(EventKind, Option<String>)> {
-        let conditions = self.lock();
-        let worst = worst(&conditions)?;
-        let kind = worst.event().filter(|&kind| Some(kind) != announced)?;
-        Some((kind, worst.reason().map(str::to_owned)))
+    fn take(&self) -> Option<Arc<Health>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Condition>> {
-        // A condition is replaced whole, so that what a panicking holder left is still true.
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn add(&self, health: Arc<Health>) {
+        {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            // Each account waits once at most.
+            if !waiting.iter().any(|known| Arc::ptr_eq(known, &health)) {
+                waiting.push_back(health);
+            }
+        }
+        self.added.notify_one();
     }
 }
 
-fn worst(conditions: &BTreeMap<String, Condition>) -> Option<&Condition> {
-    conditions.values().max_by_key(|condition| condition.severity())
+/// The connections of one account.
+#[derive(Debug)]
+pub(in crate::source) struct Health {
+    account: AccountName,
+    origin: Origin,
+    registry: Registry,
+    announcements: Arc<Announcements>,
+    states: Mutex<States>,
+    this: Weak<Health>,
+}
+
+#[derive(Debug, Default)]
+struct States {
+    /// By the name of the connection.
+    conditions: Vec<(Box<str>, Condition)>,
+    /// Why nothing is stored.
+    stalled: Option<String>,
+    announced: Option<EventKind>,
+}
+
+impl States {
+    /// The account's condition.
+    fn worst(&self) -> Option<Condition> {
+        let worst = self.conditions.iter().map(|(_, condition)| condition).max_by_key(|found| found.severity())?;
+        match &self.stalled {
+            Some(why) if worst.severity() < Condition::START.severity() => {
+                Some(Condition::Syncing { stalled: Some(why.clone()) })
+            }
+            _ => Some(worst.clone()),
+        }
+    }
+
+    fn unannounced(&self) -> Option<(EventKind, Option<String>)> {
+        let worst = self.worst()?;
+        let kind = worst.event().filter(|&kind| Some(kind) != self.announced)?;
+        Some((kind, worst.reason().map(str::to_owned)))
+    }
+}
+
+impl Health {
+    pub(in crate::source) fn new(
+        account: AccountName,
+        registry: Registry,
+        announcements: Arc<Announcements>,
+    ) -> Arc<Self> {
+        Self::of(Origin::Imap, account, registry, announcements)
+    }
+
+    /// The same for another source.
+    pub(in crate::source) fn of(
+        origin: Origin,
+        account: AccountName,
+        registry: Registry,
+        announcements: Arc<Announcements>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| {
+            let states = Mutex::default();
+            Self { account, origin, registry, announcements, states, this: this.clone() }
+        })
+    }
+
+    /// Records the condition of the connection with this name.
+    pub(in crate::source) fn report(&self, connection: &str, condition: Condition) {
+        self.change(|states| {
+            match states.conditions.iter_mut().find(|(name, _)| **name == *connection) {
+                Some((_, known)) => *known = condition,
+                None => states.conditions.push((connection.into(), condition)),
+            }
+            true
+        });
+    }
+
+    /// A connection is no longer wanted.
+    pub(in crate::source) fn forget(&self, connection: &str) {
+        self.change(|states| {
+            states.conditions.retain(|(name, _)| **name != *connection);
+            true
+        });
+    }
+
+    /// The log takes nothing, or takes events again.
+    pub(in crate::source) fn stalled(&self, why: Option<String>) {
+        self.change(|states| {
+            let changes = states.stalled != why;
+            states.stalled = why;
+            changes
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut States) -> bool) {
+        let mut states = self.lock();
+        if !change(&mut states) {
+            return;
+        }
+        if let Some(worst) = states.worst() {
+            // Under the lock, so that the registry sees the changes in their order.
+            self.registry.report(&self.account, worst.state(), worst.reason().map(str::to_owned), worst.retry_at());
+        }
+        if states.unannounced().is_some()
+            && let Some(this) = self.this.upgrade()
+        {
+            self.announcements.add(this);
+        }
+    }
+
+    /// Appends the event that the account's condition calls for, if it was not the last one.
+    async fn announce(&self, event_log: &EventLog) -> Result<(), AppendError> {
+        let Some((kind, reason)) = self.lock().unannounced() else { return Ok(()) };
+        let mut draft = Draft::of_account(kind, self.origin, &self.account);
+        draft.reason.clone_from(&reason);
+        event_log.append(Append::event(draft)).await?;
+        self.lock().announced = Some(kind);
+        info!(account = %self.account, %kind, reason, "account changed state");
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, States> {
+        // A condition is replaced whole, so that what a panicking holder left is still true.
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -180,30 +268,49 @@ mod tests {
         Condition::Failed { reason: "no".into(), retry_at: Timestamp::UNIX_EPOCH }
     }
 
-    fn health() -> Health {
-        let account = AccountName::parse("alice").unwrap();
-        Health::new(account, &["INBOX".into(), "Lists".into()], Registry::default())
+    fn health() -> Arc<Health> {
+        let health =
+            Health::new(AccountName::parse("alice").unwrap(), Registry::default(), Arc::new(Announcements::default()));
+        health.report("", Condition::START);
+        health.report("Lists", Condition::START);
+        health
     }
 
     #[test]
     fn an_account_is_up_when_all_of_it_is() {
         let health = health();
-        health.report("INBOX", Condition::Connected);
-        assert_eq!(health.unannounced(None), None, "the other one is on its way");
+        health.report("", Condition::Connected);
+        assert_eq!(health.lock().unannounced(), None, "the other one is on its way");
         health.report("Lists", Condition::Connected);
-        assert_eq!(health.unannounced(None), Some((EventKind::AccountUp, None)));
+        assert_eq!(health.lock().unannounced(), Some((EventKind::AccountUp, None)));
+        health.stalled(Some("full".into()));
+        assert_eq!(health.lock().worst().unwrap().state(), AccountState::Syncing);
+        health.stalled(None);
+        health.report("Lists", failed());
+        health.forget("Lists");
+        assert_eq!(health.lock().unannounced(), Some((EventKind::AccountUp, None)));
     }
 
     #[test]
     fn a_retry_that_fails_again_is_no_transition() {
         let health = health();
-        health.report("INBOX", failed());
+        health.report("", failed());
         let down = Some((EventKind::AccountDown, Some("no".to_owned())));
-        assert_eq!(health.unannounced(None), down);
-        health.report("INBOX", Condition::START);
-        assert_eq!(health.unannounced(Some(EventKind::AccountDown)), None, "connecting is not up");
-        health.report("INBOX", failed());
-        assert_eq!(health.unannounced(Some(EventKind::AccountDown)), None);
-        assert_eq!(health.unannounced(Some(EventKind::AccountUp)), down);
+        assert_eq!(health.lock().unannounced(), down);
+        health.lock().announced = Some(EventKind::AccountDown);
+        health.report("", Condition::START);
+        assert_eq!(health.lock().unannounced(), None, "connecting is not up");
+        health.report("", failed());
+        assert_eq!(health.lock().unannounced(), None);
+        health.lock().announced = Some(EventKind::AccountUp);
+        assert_eq!(health.lock().unannounced(), down);
+    }
+
+    #[test]
+    fn each_account_waits_once_to_be_announced() {
+        let health = health();
+        health.report("", failed());
+        health.report("Lists", failed());
+        assert!(health.announcements.take().is_some() && health.announcements.take().is_none());
     }
 }

@@ -92,8 +92,53 @@ impl IdleCycle {
         }
     }
 
+    /// Whether the server has accepted it.
+    pub(super) fn is_idling(&self) -> bool {
+        matches!(self.phase, Phase::Idling { .. })
+    }
+
     pub(super) fn into_tag(self) -> String {
         self.tag
+    }
+}
+
+/// The signs of life that some servers send while IDLE is quiet (Dovecot: `* OK Still here` every two minutes). Once
+/// their period is known, their absence says that the connection is dead long before anything else does.
+#[derive(Debug, Default)]
+pub(super) struct Keepalive {
+    last: Option<Instant>,
+    interval: Option<Duration>,
+    period: Option<Duration>,
+}
+
+impl Keepalive {
+    /// Shorter intervals are remarks that came together.
+    const LEAST: Duration = Duration::from_secs(10);
+
+    /// The server said OK without being asked.
+    pub(super) fn hear(&mut self, now: Instant) {
+        let interval = self.last.map(|last| now.duration_since(last));
+        self.last = Some(now);
+        let is_like = |a: Duration, b: Duration| a.abs_diff(b) <= a.mul_f64(0.2);
+        if let (Some(interval), Some(before)) = (interval, self.interval)
+            && interval >= Self::LEAST
+            && is_like(interval, before)
+        {
+            self.period = Some(interval.max(before));
+        }
+        self.interval = interval;
+    }
+
+    /// When the next one is so late that IDLE had better be renewed.
+    pub(super) fn overdue_at(&self) -> Option<Instant> {
+        Some(self.last? + self.period?.mul_f64(2.5))
+    }
+
+    /// The connection was found to be alive in another way.
+    pub(super) fn renewed(&mut self, now: Instant) {
+        if self.last.is_some() {
+            self.last = Some(now);
+        }
     }
 }
 
@@ -152,6 +197,20 @@ mod tests {
         let mut idle = IdleCycle::new("A1".into(), TIMES, start);
         idle.hear(&Response::Continue(String::new()), start);
         assert_eq!(idle.hear(&tagged("A1", Condition::Ok), start), Heard::EndedByServer);
+    }
+
+    #[test]
+    fn the_period_of_signs_of_life_is_learnt() {
+        let (start, mut keepalive) = (Instant::now(), Keepalive::default());
+        for seconds in [0, 120] {
+            keepalive.hear(start + Duration::from_secs(seconds));
+        }
+        assert_eq!(keepalive.overdue_at(), None, "one interval is no period");
+        keepalive.hear(start + Duration::from_secs(241));
+        let overdue = keepalive.overdue_at().unwrap().duration_since(start).as_secs_f64();
+        assert!((overdue - (241.0 + 2.5 * 121.0)).abs() < 0.1, "{overdue}");
+        keepalive.renewed(start + Duration::from_secs(1000));
+        assert!(keepalive.overdue_at().unwrap() > start + Duration::from_secs(1200));
     }
 
     #[test]

@@ -1,19 +1,21 @@
-//! Watching an opened mailbox: IDLE where the server has it, NOOP where it does not.
+//! Watching: IDLE where the server has it, questions at intervals where it does not.
 //!
 //! Between a FETCH and the next IDLE the server may announce mail at any point; every response goes through the
-//! mirror, and nothing waits while the mirror knows of a message that was not looked at. One NOOP before the first
-//! IDLE covers servers that say nothing of what came between opening the mailbox and IDLE.
+//! mirror, and nothing waits while the mirror knows of a change that was not reported. One NOOP before the first
+//! IDLE covers servers that say nothing of what came between opening the mailbox and IDLE. And since some servers
+//! accept IDLE and never speak, every mailbox is looked at now and then although nothing was announced.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::{ReadError, bye};
 use super::error::ImapError;
-use super::health;
-use super::idle::{EndedByServer, Heard, IdleCycle, IdleTimes, Next};
+use super::idle::{EndedByServer, Heard, IdleCycle, IdleTimes, Keepalive, Next};
+use super::metrics::METRICS;
 use super::protocol::{Condition, Response};
 use super::session::Session;
 
@@ -21,6 +23,12 @@ use super::session::Session;
 const ACCEPT_WITHIN: Duration = Duration::from_secs(30);
 /// For the answer to LOGOUT at shutdown.
 const LOGOUT_WITHIN: Duration = Duration::from_secs(2);
+/// Removals and changes of flags come in crowds, and make one event when they are waited for so long.
+const CROWD: Duration = Duration::from_millis(20);
+/// A message that is found so long after its arrival was not announced.
+const MISSED_AFTER_SECONDS: i64 = 60;
+/// Of the time until a session ends by itself, the part after which it is renewed: in between it can be chosen when.
+const RENEWED_AT: std::ops::Range<f64> = 0.85..0.95;
 
 /// How an IDLE ended.
 enum Ended {
@@ -32,84 +40,233 @@ enum Ended {
     Refused,
 }
 
+/// What is due when.
+struct Rhythm {
+    /// The mailbox is looked at although nothing was announced.
+    safety_at: Instant,
+    /// The session ends before its token does.
+    over_at: Option<Instant>,
+    ended: EndedByServer,
+    keepalive: Keepalive,
+}
+
 impl Session {
     /// Watches until `stop`, or until the connection fails.
     pub(super) async fn watch(mut self, stop: &CancellationToken) -> Result<(), ImapError> {
-        self.noop().await?;
-        self.fetch_announced().await?;
-        self.context.report(health::Condition::Connected);
-        let mut ended_by_server = EndedByServer::default();
+        self.home.noop(&mut self.link).await?;
+        Box::pin(self.round(stop)).await?;
+        self.is_watched();
+        let now = Instant::now();
+        let over_at = self
+            .link
+            .ends_at
+            .map(|end| now + end.saturating_duration_since(now).mul_f64(rand::random_range(RENEWED_AT)));
+        let mut rhythm = Rhythm {
+            safety_at: now + self.safety_pause(),
+            over_at,
+            ended: EndedByServer::default(),
+            keepalive: Keepalive::default(),
+        };
         while !stop.is_cancelled() {
-            if self.can_idle {
-                self.idle(stop, &mut ended_by_server).await?;
-            } else {
-                self.poll(stop).await?;
+            if rhythm.over_at.is_some_and(|over| over <= Instant::now()) {
+                return Err(ImapError::SessionOver);
             }
-            self.fetch_announced().await?;
+            if self.link.offers.idle && self.link.account().host.may_idle() {
+                self.idle(stop, &mut rhythm).await?;
+            } else {
+                self.poll(stop, &rhythm).await?;
+            }
+            if !stop.is_cancelled() {
+                Box::pin(self.attend(&mut rhythm)).await?;
+            }
+            Box::pin(self.round(stop)).await?;
         }
-        self.connection.logout(LOGOUT_WITHIN).await;
+        self.link.connection.logout(LOGOUT_WITHIN).await;
         Ok(())
     }
 
-    async fn fetch_announced(&mut self) -> Result<(), ImapError> {
-        while self.mirror.unaccounted() > 0 {
-            self.fetch_new().await?;
+    /// What has its time: the other mailboxes, and a look at the home although nothing was announced.
+    async fn attend(&mut self, rhythm: &mut Rhythm) -> Result<(), ImapError> {
+        let now = Instant::now();
+        self.take_signals().await?;
+        if self.others.sweep_at.is_some_and(|at| at <= now) || self.others.list_again {
+            self.sweep().await?;
+        }
+        if rhythm.safety_at <= now {
+            rhythm.safety_at = now + self.safety_pause();
+            self.safety_poll().await?;
         }
         Ok(())
     }
 
-    async fn idle(&mut self, stop: &CancellationToken, ended: &mut EndedByServer) -> Result<(), ImapError> {
-        match self.idle_once(stop).await? {
+    /// Spread out, so that connections that began together do not ask together.
+    fn safety_pause(&self) -> Duration {
+        let account = self.link.account();
+        let config = &account.config;
+        let pause = if account.host.is_deaf() { config.poll_interval } else { config.safety_poll };
+        pause.mul_f64(rand::random_range(0.9..1.1))
+    }
+
+    /// Looks at the home although nothing was announced, and notes how far its changes go.
+    async fn safety_poll(&mut self) -> Result<(), ImapError> {
+        let name = self.home.mailbox.name.clone();
+        let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
+        let status = match self.link.status(&name, |response| mirror.hear(response, uid_next)).await {
+            Ok(status) => status,
+            Err(ImapError::Refused { text, .. }) => {
+                debug!(%text, "no STATUS of the open mailbox");
+                return Ok(());
+            }
+            Err(err) => return Err(err),
+        };
+        self.home.noop(&mut self.link).await?;
+        let has_more = status.uid_next.is_some_and(|next| next > self.home.cursor.uid_next);
+        if has_more && self.home.mirror.unaccounted() == 0 {
+            // There is more than the server ever announced on this connection.
+            let _settled = self.home.fetch_new(&mut self.link).await?;
+        }
+        self.note_missed();
+        if let Some(mod_seq) = status.highest_mod_seq.filter(|_| self.link.qresync) {
+            // All changes up to here have been told in the answer to NOOP at the latest.
+            self.home.settle_changes(&mut self.link).await?;
+            self.home.reach(&self.link, mod_seq).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts a message that IDLE should have announced long ago.
+    fn note_missed(&mut self) {
+        let now = Timestamp::now().as_second();
+        let is_late = |received: i64| now.saturating_sub(received) > MISSED_AFTER_SECONDS;
+        if self.home.take_latest_received().is_some_and(is_late) {
+            METRICS.missed_push.add(1);
+            let account = self.link.account();
+            debug!(account = %account.name, "new mail that IDLE did not announce");
+            if account.host.missed_push() {
+                warn!(host = account.endpoint.host, "IDLE of this server leaves out new mail, asking in between");
+            }
+        }
+    }
+
+    /// Takes what other parts of postrider know of the mailboxes.
+    async fn take_signals(&mut self) -> Result<(), ImapError> {
+        let signals = self.link.account().signals.clone();
+        let home = self.home.mailbox.name.clone();
+        while let Some(name) = signals.take_changed(|name| self.link.context.looks_after(name)) {
+            if *name != *home {
+                self.others.mark(&name);
+            } else if self.home.mirror.unaccounted() == 0 {
+                // Without a word of the server: it takes half a second to announce what is there already.
+                self.home.noop(&mut self.link).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_signals(&self) -> bool {
+        self.link.account().signals.has_changed(|name| self.link.context.looks_after(name))
+    }
+
+    async fn idle(&mut self, stop: &CancellationToken, rhythm: &mut Rhythm) -> Result<(), ImapError> {
+        let begun = Instant::now();
+        let ended = match self.idle_once(stop, rhythm).await {
+            Err(err @ (ImapError::Closed | ImapError::Io(_) | ImapError::Bye { .. })) => {
+                let account = self.link.account();
+                if let Some(renew) = account.host.ended_while_idle(begun.elapsed()) {
+                    info!(host = account.endpoint.host, ?renew, "the server ends quiet connections, renewing in time");
+                }
+                return Err(err);
+            }
+            ended => ended?,
+        };
+        match ended {
             Ended::Done(tag) => {
-                self.connection.queue_done(tag, self.context.account.config.done_timeout);
-                if self.mirror.unaccounted() == 0 && !stop.is_cancelled() {
+                let done_timeout = self.link.account().config.done_timeout;
+                self.link.connection.queue_done(tag, done_timeout);
+                METRICS.renewals.add(1);
+                rhythm.keepalive.renewed(Instant::now());
+                let is_quiet = !self.home.mirror.has_news() && !self.others.any_due();
+                if is_quiet && !self.has_signals() && !stop.is_cancelled() {
                     // Renewal. NOOP in the same segment finds what a server with a broken IDLE kept to itself.
-                    self.noop().await?;
-                    let missed = self.mirror.unaccounted();
-                    if missed > 0 {
-                        debug!(missed, "new mail that IDLE did not announce in time");
+                    self.home.take_latest_received();
+                    self.home.noop(&mut self.link).await?;
+                    if self.home.mirror.unaccounted() > 0 {
+                        let _settled = self.home.fetch_new(&mut self.link).await?;
+                        self.note_missed();
                     }
                 }
             }
-            Ended::ByServer if ended.may_go_on(Instant::now()) => debug!("the server ended IDLE by itself"),
+            Ended::ByServer if rhythm.ended.may_go_on(Instant::now()) => debug!("the server ended IDLE by itself"),
             Ended::ByServer => return Err(ImapError::Protocol("IDLE ends by itself again and again".to_owned())),
             Ended::Refused => {
-                warn!(interval = ?self.context.account.config.poll_interval, "the server refuses IDLE, polling instead");
-                self.can_idle = false;
+                let account = self.link.account();
+                warn!(account = %account.name, interval = ?account.config.poll_interval,
+                    "the server refuses IDLE, polling instead");
+                account.host.idle_refused();
             }
         }
         Ok(())
     }
 
-    async fn idle_once(&mut self, stop: &CancellationToken) -> Result<Ended, ImapError> {
-        let config = &self.context.account.config;
+    async fn idle_once(&mut self, stop: &CancellationToken, rhythm: &mut Rhythm) -> Result<Ended, ImapError> {
+        let account = self.link.account().clone();
+        let config = &account.config;
         // Spread out, so that connections that began together do not renew together.
-        let renew = config.idle_renew.mul_f64(rand::random_range(0.9..1.1));
-        let tag = self.connection.send("IDLE", config.answer_timeout).await?;
-        let times = IdleTimes { accept: ACCEPT_WITHIN, renew };
-        let mut cycle = IdleCycle::new(tag, times, Instant::now());
+        let renew = account.host.renew(config.idle_renew).mul_f64(rand::random_range(0.9..1.1));
+        let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
+        let mut cycle = IdleCycle::new(tag, IdleTimes { accept: ACCEPT_WITHIN, renew }, Instant::now());
+        let mut crowd_until: Option<Instant> = None;
         loop {
-            let wanted = self.mirror.unaccounted() > 0 || stop.is_cancelled();
-            let deadline = match cycle.next(Instant::now(), wanted) {
-                Next::WaitUntil(deadline) => deadline,
+            let now = Instant::now();
+            let is_due = [Some(rhythm.safety_at), rhythm.over_at, self.others.sweep_at, rhythm.keepalive.overdue_at()]
+                .into_iter()
+                .flatten()
+                .min()
+                .filter(|_| cycle.is_idling());
+            let wanted = self.home.mirror.unaccounted() > 0
+                || self.others.any_due()
+                || self.others.list_again
+                || stop.is_cancelled()
+                || is_due.is_some_and(|at| at <= now)
+                || self.has_signals();
+            let deadline = match cycle.next(now, wanted) {
+                Next::WaitUntil(deadline) => [Some(deadline), is_due, crowd_until].into_iter().flatten().min(),
                 Next::SendDone => return Ok(Ended::Done(cycle.into_tag())),
                 Next::Dead => return Err(ImapError::Timeout("IDLE", ACCEPT_WITHIN)),
             };
+            if crowd_until.is_some_and(|until| until <= now) && cycle.is_idling() {
+                crowd_until = None;
+                if self.home.mirror.needs_questions() {
+                    return Ok(Ended::Done(cycle.into_tag()));
+                }
+                // Nothing has to be asked: IDLE goes on.
+                Box::pin(self.home.settle_changes(&mut self.link)).await?;
+                continue;
+            }
+            let woken = account.signals.wake.notified();
             let read = tokio::select! {
-                read = self.connection.read_until(deadline) => read,
+                read = self.link.connection.read_until(deadline.unwrap_or(now)) => read,
                 () = stop.cancelled(), if !stop.is_cancelled() => continue,
+                () = woken => continue,
             };
             let response = match read {
                 Ok(response) => response,
                 Err(ReadError::Elapsed) => continue,
                 Err(ReadError::Lost(err)) => return Err(err),
             };
-            self.mirror.hear(&response);
-            match &response {
-                Response::Status(reply) if reply.condition == Condition::Bye => return Err(bye(reply)),
-                _ => {}
+            let now = Instant::now();
+            self.home.mirror.hear(&response, self.home.cursor.uid_next);
+            self.others.hear(&response);
+            if let Response::Status(reply) = &response {
+                match reply.condition {
+                    Condition::Bye => return Err(bye(reply)),
+                    _ => rhythm.keepalive.hear(now),
+                }
             }
-            match cycle.hear(&response, Instant::now()) {
+            if self.home.mirror.has_news() {
+                crowd_until.get_or_insert(now + CROWD);
+            }
+            match cycle.hear(&response, now) {
                 Heard::Nothing => {}
                 Heard::Refused => return Ok(Ended::Refused),
                 Heard::EndedByServer => return Ok(Ended::ByServer),
@@ -117,11 +274,18 @@ impl Session {
         }
     }
 
-    async fn poll(&mut self, stop: &CancellationToken) -> Result<(), ImapError> {
-        let interval = self.context.account.config.poll_interval;
-        tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            () = sleep(interval) => self.noop().await,
+    async fn poll(&mut self, stop: &CancellationToken, rhythm: &Rhythm) -> Result<(), ImapError> {
+        let account = self.link.account().clone();
+        let at = Instant::now() + account.config.poll_interval;
+        let until = [Some(at), rhythm.over_at, self.others.sweep_at].into_iter().flatten().min().unwrap_or(at);
+        while !stop.is_cancelled() && Instant::now() < until && !self.has_signals() {
+            let woken = account.signals.wake.notified();
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = woken => {}
+                () = sleep_until(until) => {}
+            }
         }
+        self.home.noop(&mut self.link).await
     }
 }

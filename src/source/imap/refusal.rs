@@ -3,11 +3,14 @@
 //! The response code decides (RFC 5530); text only where there is none, since servers reword it and translate it.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::protocol::{Code, Condition, Reply};
 
 /// Text of a server that is repeated to people, in characters.
 const TEXT_CHARS_MAX: usize = 200;
+/// A server cannot ask for a longer pause.
+const ASKED_PAUSE_MAX: Duration = Duration::from_hours(1);
 
 /// What a refusal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum Refusal {
     NoMailbox,
     /// The mailbox exists and this user may not open it.
     NoPermission,
+    /// The session is over, as it was bound to be: its time or its token's is up.
+    SessionOver,
     /// It may work later, or nobody can tell.
     Temporary,
 }
@@ -42,6 +47,16 @@ impl ServerText {
             _ => None,
         };
         Self { code, text: printable(&reply.text) }
+    }
+}
+
+impl ServerText {
+    /// The pause that it asks for: `Suggested Backoff Time: 5000 milliseconds` (Exchange Online).
+    pub(super) fn asked_pause(&self) -> Option<Duration> {
+        let text = self.text.to_ascii_lowercase();
+        let (_, rest) = text.split_once("backoff time:")?;
+        let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        Some(Duration::from_millis(digits.parse().ok()?).min(ASKED_PAUSE_MAX))
     }
 }
 
@@ -96,9 +111,13 @@ const TOO_MANY: &[&str] = &["maximum number of connections", "too many simultane
 const NEEDS_PERSON: &[&str] =
     &["web login required", "application-specific password", "app password", "unsafe login", "imap is disabled"];
 const THROTTLED: &[&str] = &["throttled", "rate limit", "limit for logins", "too many login", "not connected"];
+const SESSION_OVER: &[&str] = &["session expired", "session invalidated", "accesstokenexpired"];
 const NO_MAILBOX: &[&str] = &["doesn't exist", "does not exist", "nonexistent", "unknown mailbox", "not found"];
 
 fn by_text(reply: &Reply, during: During) -> Refusal {
+    if reply.condition == Condition::Bye && says(reply, SESSION_OVER) {
+        return Refusal::SessionOver;
+    }
     if says(reply, TOO_MANY) {
         return Refusal::Capacity;
     }
@@ -142,6 +161,17 @@ mod tests {
         assert_eq!(login(Some("ALERT"), "Too many simultaneous connections. (Failure)"), Refusal::Capacity);
         assert_eq!(login(Some("LIMIT"), "Rate limit hit."), Refusal::Throttled);
         assert_eq!(login(None, "Internal error occurred. Refer to server log"), Refusal::Temporary);
+    }
+
+    #[test]
+    fn a_pause_that_is_asked_for_is_made() {
+        let text = |text: &str| ServerText::of(&reply(Condition::Bad, None, text)).asked_pause();
+        let throttled = "Request is throttled. Suggested Backoff Time: 299962 milliseconds";
+        assert_eq!(text(throttled), Some(Duration::from_millis(299_962)));
+        assert_eq!(text("Suggested Backoff Time: 99999999999 milliseconds"), Some(ASKED_PAUSE_MAX));
+        assert_eq!(text("Request is throttled."), None);
+        let over = reply(Condition::Bye, None, "Session expired, please login again.");
+        assert_eq!(classify(&over, During::Other), Refusal::SessionOver);
     }
 
     #[test]

@@ -1,366 +1,367 @@
-//! One opened mailbox: where the last session left off, what came since, and each new message as an event.
+//! One session of a connection: which mailboxes it looks after, and the round in which it does.
 //!
-//! The position moves only in the commit that stores the events it stands for, and only over messages that the server
-//! sent, or that it did not have when it was asked for them. How new mail is noticed is [`super::live`]'s.
+//! A connection has one mailbox open, its home, and waits there. Others that it looks after are marked when the server
+//! tells of them (NOTIFY), when a sweep finds them changed, or when another part of postrider says so; they are visited
+//! one after the other, and then it goes home.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::connection::{Connection, Patience};
-use super::context::MailboxContext;
-use super::cursor::{Cursor, Plan, Resume, Skipped, Stored, sequence_set};
+use super::context::{ConnectionContext, ConnectionRequest, Duty, Mailbox};
+use super::cursor::Stored;
 use super::error::ImapError;
-use super::fetch::{Detail, MissingText, Wanted};
+use super::health::Condition;
+use super::link::Link;
 use super::login::LoggedIn;
 use super::mailbox_name;
-use super::mirror::Mirror;
-use super::protocol::{Capabilities, Code, Fetched, Response};
-use super::refusal::During;
-use crate::event::{Counts, Draft, EventKind};
-use crate::event_log::Append;
+use super::mailboxes::{Directory, Entry, Selection};
+use super::opened::{Opened, Settled};
+use super::protocol::{Response, StatusItems};
+use super::refusal::Refusal;
+use super::wants::Wants;
 
-/// Messages in one FETCH and one commit.
-const BATCH: usize = 50;
-/// Pauses before a message that was announced and was not there is asked for again: a replica may lag behind.
-const LAGGING: [Duration; 3] = [Duration::from_secs(1), Duration::from_millis(1700), Duration::from_millis(2900)];
+/// A mailbox that the server refuses to open so often in a row is left alone, until it changes or for so long.
+const REFUSALS_MAX: u32 = 3;
+const REFUSED_PAUSE: std::time::Duration = std::time::Duration::from_hours(6);
 
-/// A mailbox that is open on a connection of its own.
+/// A connection with its mailboxes.
 pub(super) struct Session {
-    pub(super) context: Arc<MailboxContext>,
-    pub(super) connection: Connection,
-    pub(super) mirror: Mirror,
-    pub(super) can_idle: bool,
-    cursor: Cursor,
-    wanted: Wanted,
-    capabilities: Capabilities,
+    pub link: Link,
+    pub home: Opened,
+    pub others: Others,
 }
 
-/// What EXAMINE said.
+/// The mailboxes that a connection looks after besides its home.
 #[derive(Debug, Default)]
-pub(super) struct Examined {
-    pub mirror: Mirror,
-    uid_validity: Option<u32>,
-    uid_next: Option<u32>,
+pub(super) struct Others {
+    pub visited: Vec<Other>,
+    /// Whether the server tells of them (RFC 5465).
+    pub told: bool,
+    /// When they are looked at next.
+    pub sweep_at: Option<Instant>,
+    /// The server told of mailboxes that came or went.
+    pub list_again: bool,
 }
 
-/// Opens a mailbox to look at it. EXAMINE and never SELECT, which would take \Recent from the user's mail program, and
-/// would let a mistake of ours change flags.
-pub(super) async fn examine(
-    connection: &mut Connection,
-    mailbox: &str,
-    limit: Duration,
-) -> Result<Examined, ImapError> {
-    let mut examined = Examined::default();
-    let mut counted = false;
-    let patience = Patience { what: "EXAMINE", silence: limit, during: During::Open };
-    let command = format!("EXAMINE {}", mailbox_name::to_wire(mailbox));
-    let opened = connection.run(&command, patience, |response| {
-        examined.mirror.hear(&response);
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub mailbox: Arc<Mailbox>,
+    /// How it was when it was last visited.
+    seen: Option<StatusItems>,
+    /// It may have changed since.
+    pub is_dirty: bool,
+    refusals: u32,
+    not_before: Option<Instant>,
+}
+
+impl Other {
+    fn new(mailbox: Arc<Mailbox>) -> Self {
+        Self { mailbox, seen: None, is_dirty: true, refusals: 0, not_before: None }
+    }
+
+    /// Takes note of how it is now.
+    fn hear(&mut self, now: &StatusItems) {
+        let differs = self.seen.as_ref().is_none_or(|seen| {
+            seen.uid_next != now.uid_next
+                || seen.uid_validity != now.uid_validity
+                || seen.messages != now.messages
+                || seen.unseen != now.unseen
+                || seen.highest_mod_seq != now.highest_mod_seq
+        });
+        if differs {
+            self.is_dirty = true;
+            self.not_before = None;
+            self.seen = Some(now.clone());
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.is_dirty && self.not_before.is_none_or(|time| time <= Instant::now())
+    }
+}
+
+impl Others {
+    /// Takes note of what the server says of mailboxes that are not open.
+    pub(super) fn hear(&mut self, response: &Response) {
         match response {
-            // Only the first count belongs to UIDNEXT; one that follows announces a message already.
-            Response::Exists(_) if !counted => {
-                counted = true;
-                examined.mirror.account_all();
+            Response::MailboxStatus(status) => {
+                let name = mailbox_name::canonical(&mailbox_name::decode(&status.raw_name));
+                if let Some(other) = self.visited.iter_mut().find(|other| other.mailbox.name == name) {
+                    other.hear(&status.items);
+                }
             }
-            Response::Status(reply) => match reply.code {
-                Some(Code::UidNext(uid)) => examined.uid_next = Some(uid),
-                Some(Code::UidValidity(value)) => examined.uid_validity = Some(value),
-                _ => {}
-            },
+            Response::Listed(_) => self.list_again = true,
+            Response::Status(reply) => {
+                if let Some(super::protocol::Code::Named(code)) = &reply.code
+                    && code == "NOTIFICATIONOVERFLOW"
+                {
+                    // The server has stopped telling (RFC 5465 §5.8).
+                    (self.told, self.list_again) = (false, true);
+                }
+            }
             _ => {}
         }
-    });
-    opened.await.map_err(|err| match err {
-        ImapError::Refused { refusal, text, .. } => ImapError::Mailbox { mailbox: mailbox.to_owned(), refusal, text },
-        other => other,
-    })?;
-    Ok(examined)
+    }
+
+    pub(super) fn mark(&mut self, mailbox: &str) -> bool {
+        let found = self.visited.iter_mut().find(|other| other.mailbox.name == mailbox);
+        found.map(|other| (other.is_dirty, other.not_before) = (true, None)).is_some()
+    }
+
+    pub(super) fn any_due(&self) -> bool {
+        self.visited.iter().any(Other::is_due)
+    }
+}
+
+/// What an account's first connection found.
+struct Found {
+    home: Arc<Mailbox>,
+    others: Vec<Other>,
+    told: bool,
 }
 
 impl Session {
-    /// Opens the mailbox and reports what came since it was last watched.
-    pub(super) async fn open(context: Arc<MailboxContext>, logged_in: LoggedIn) -> Result<Self, ImapError> {
-        let LoggedIn { mut connection, capabilities, .. } = logged_in;
-        let account = &context.account;
-        let examined = examine(&mut connection, &context.mailbox, account.config.open_timeout).await?;
-        let stored = account.event_log.checkpoint(&context.checkpoint_key).await?;
-        let mut session = Self {
-            can_idle: capabilities.has("IDLE"),
-            wanted: wanted(&context, &capabilities),
-            // Replaced as soon as it is known.
-            cursor: Cursor { uid_validity: 0, uid_next: 1 },
-            mirror: examined.mirror,
-            connection,
-            capabilities,
-            context,
+    /// Finds out what is to be watched on this connection, opens the home, and reports what came since.
+    pub(super) async fn open(context: Arc<ConnectionContext>, logged_in: LoggedIn) -> Result<Self, ImapError> {
+        let account = context.account.clone();
+        let selection = Selection::new(&account.endpoint.mailboxes, &account.endpoint.mailboxes_excluded);
+        let wants = Wants::of(&account.endpoint, selection.has_pattern());
+        let mut link = Link::start(context.clone(), logged_in, wants).await?;
+        let found = match &context.duty {
+            Duty::Mailbox(mailbox) => Found { home: mailbox.clone(), others: Vec::new(), told: false },
+            Duty::Account => match selection.only_name().filter(|_| !wants.mailboxes) {
+                Some(name) => {
+                    let home = Arc::new(Mailbox::new(&account.name, name, None));
+                    Found { home, others: Vec::new(), told: false }
+                }
+                None => find(&mut link, &selection).await?,
+            },
         };
-        let now = session.position(&examined).await?;
-        let stored = stored.as_deref().map(Stored::parse);
-        session.resume(stored, now).await?;
+        let names = found.others.iter().map(|other| other.mailbox.name.as_str()).chain([found.home.name.as_str()]);
+        context.look_after(names);
+        let (home, settled) = Opened::open(&mut link, &found.home, false).await?;
+        let sweep_at = (!found.others.is_empty()).then(Instant::now);
+        let others = Others { visited: found.others, told: found.told, sweep_at, list_again: false };
+        let mut session = Self { link, home, others };
+        if let Settled::LookFirst(elsewhere) = settled {
+            session.look_first(elsewhere).await?;
+        }
         Ok(session)
     }
 
-    /// The mailbox's end. UIDNEXT may be missing (RFC 3501 §7.3.1 made it optional).
-    async fn position(&mut self, examined: &Examined) -> Result<Cursor, ImapError> {
-        let uid_validity = examined.uid_validity.unwrap_or_else(|| {
-            warn!("the server gives the mailbox no UIDVALIDITY, messages are told apart by UID alone");
-            0
-        });
-        let uid_next = match examined.uid_next {
-            Some(uid_next) => uid_next,
-            None if examined.mirror.exists() == 0 => 1,
-            None => self.list("*").await?.into_iter().max().map_or(1, |uid| uid.saturating_add(1)),
-        };
-        Ok(Cursor { uid_validity, uid_next })
-    }
-
-    async fn resume(&mut self, stored: Option<Stored>, now: Cursor) -> Result<(), ImapError> {
-        let resume = Cursor::resume(stored, now);
-        debug!(?stored, ?resume, messages = self.mirror.exists(), "mailbox opened");
-        match resume {
-            Resume::CatchUp(cursor) => {
-                self.cursor = cursor;
-                let newest_max = self.context.account.config.catch_up_max.get();
-                self.catch_up(Some(newest_max)).await?;
+    /// Reports what was announced at home, and visits the mailboxes that may have changed.
+    pub(super) async fn round(&mut self, stop: &CancellationToken) -> Result<(), ImapError> {
+        loop {
+            if let Settled::LookFirst(elsewhere) = self.home.settle(&mut self.link).await? {
+                self.look_first(elsewhere).await?;
+                continue;
+            }
+            if stop.is_cancelled() || !self.others.any_due() {
                 return Ok(());
             }
-            Resume::Baseline(cursor) | Resume::UpToDate(cursor) => {
-                if stored != Some(Stored::At(cursor)) {
-                    self.commit(&[], cursor, None).await?;
-                }
-                self.cursor = cursor;
+            self.visit_due(stop).await?;
+            self.go_home(false).await?;
+        }
+    }
+
+    /// Looks where messages may have come from, and reports what waits for the answer.
+    async fn look_first(&mut self, elsewhere: String) -> Result<(), ImapError> {
+        debug!(elsewhere, "a message may have been moved, looking where it was first");
+        self.others.mark(&elsewhere);
+        self.visit_due(&CancellationToken::new()).await?;
+        self.go_home(true).await
+    }
+
+    async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
+        let mailbox = self.home.mailbox.clone();
+        let (home, settled) = Box::pin(Opened::open(&mut self.link, &mailbox, looked)).await?;
+        self.home = home;
+        if let Settled::LookFirst(elsewhere) = settled {
+            // It was looked at, unless it is looked after no longer.
+            debug!(elsewhere, "where a message came from cannot be looked at");
+            (self.home, _) = Box::pin(Opened::open(&mut self.link, &mailbox, true)).await?;
+        }
+        Ok(())
+    }
+
+    /// Visits the mailboxes that may have changed.
+    async fn visit_due(&mut self, stop: &CancellationToken) -> Result<(), ImapError> {
+        while let Some(index) = self.others.visited.iter().position(Other::is_due) {
+            if stop.is_cancelled() {
+                return Ok(());
             }
-            Resume::Reset(cursor) => {
-                info!(?stored, ?now, "UIDVALIDITY changed, the mailbox is watched from here on");
-                let mut draft = self.context.draft(EventKind::MailboxReset);
-                draft.uid_validity = Some(cursor.uid_validity);
-                draft.counts = Some(self.counts());
-                let key = self.context.dedup_key(cursor.uid_validity, cursor.uid_next, EventKind::MailboxReset);
-                let context = self.context.clone();
-                let commit = context.commit(|| {
-                    let mut append = Append::new();
-                    append.push(draft.clone(), Some(key));
-                    append.checkpoint(context.checkpoint_key.as_str(), cursor.to_checkpoint());
-                    append
-                });
-                commit.await?;
-                self.cursor = cursor;
+            let Some(other) = self.others.visited.get_mut(index) else { return Ok(()) };
+            other.is_dirty = false;
+            let mailbox = other.mailbox.clone();
+            let settled = match self.visit(&mailbox, false).await {
+                Err(ImapError::Mailbox { refusal, text, .. }) => {
+                    self.refused(index, refusal, &text.to_string());
+                    continue;
+                }
+                settled => settled?,
+            };
+            if let Some(other) = self.others.visited.get_mut(index) {
+                other.refusals = 0;
+            }
+            if let Settled::LookFirst(elsewhere) = settled {
+                if elsewhere != self.home.mailbox.name {
+                    self.visit_quietly(&elsewhere).await?;
+                } else {
+                    self.go_home(false).await?;
+                    let _settled = self.home.settle(&mut self.link).await?;
+                }
+                let _settled = self.visit(&mailbox, true).await?;
             }
         }
         Ok(())
     }
 
-    /// Reports all messages from the position on, at most the `newest_max` newest one by one. Returns how many.
-    async fn catch_up(&mut self, newest_max: Option<usize>) -> Result<usize, ImapError> {
-        let listed = self.list(&format!("{}:*", self.cursor.uid_next)).await?;
-        let plan = Plan::new(listed, newest_max);
-        let batches = plan.uids.chunks(BATCH).count();
-        for (number, uids) in (1..).zip(plan.uids.chunks(BATCH)) {
-            let items = self.wanted.items().to_owned();
-            self.context.fetch_begins();
-            let mut messages = self.fetch(&sequence_set(uids), &items).await?;
-            // Flags of a message further on may change meanwhile; that message has its turn yet.
-            messages.retain(|uid, _| uids.binary_search(uid).is_ok());
-            // UIDs that the server listed and then left out of a completed FETCH are gone (RFC 9051 §6.4.9).
-            let is_last = number == batches;
-            let overflow = plan.skipped.filter(|_| is_last);
-            let cursor = match uids.last() {
-                // The older messages count as reported with the event that stands for them, which comes last.
-                Some(&last) if plan.skipped.is_none() || is_last => self.cursor.after(last),
-                _ => self.cursor,
-            };
-            self.report(messages, cursor, overflow).await?;
+    async fn visit_quietly(&mut self, name: &str) -> Result<(), ImapError> {
+        let found = self.others.visited.iter_mut().find(|other| other.mailbox.name == name);
+        let Some(mailbox) = found.map(|other| other.mailbox.clone()) else { return Ok(()) };
+        match self.visit(&mailbox, true).await {
+            Ok(_) | Err(ImapError::Mailbox { .. }) => Ok(()),
+            Err(err) => Err(err),
         }
-        Ok(plan.uids.len())
     }
 
-    /// Reports what was announced while the mailbox was watched.
-    pub(super) async fn fetch_new(&mut self) -> Result<(), ImapError> {
-        // A list that brings nothing is asked for again below, with pauses.
-        if self.mirror.unaccounted() as usize > BATCH && self.catch_up(None).await? > 0 {
+    /// Opens a mailbox, reports what came, and says what is left to do.
+    async fn visit(&mut self, mailbox: &Arc<Mailbox>, looked: bool) -> Result<Settled, ImapError> {
+        let (mut opened, settled) = Box::pin(Opened::open(&mut self.link, mailbox, looked)).await?;
+        match settled {
+            Settled::Done => Box::pin(opened.settle(&mut self.link)).await,
+            first => Ok(first),
+        }
+    }
+
+    fn refused(&mut self, index: usize, refusal: Refusal, text: &str) {
+        let Some(other) = self.others.visited.get_mut(index) else { return };
+        other.refusals += 1;
+        warn!(account = %self.link.context.account.name, mailbox = %other.mailbox.name, text, "mailbox was not opened");
+        if refusal == Refusal::NoMailbox {
+            self.others.list_again = true;
+            other.not_before = Some(Instant::now() + REFUSED_PAUSE);
+        } else if other.refusals >= REFUSALS_MAX {
+            other.not_before = Some(Instant::now() + REFUSED_PAUSE);
+        }
+    }
+
+    /// Has a look at the mailboxes of which the server does not tell.
+    pub(super) async fn sweep(&mut self) -> Result<(), ImapError> {
+        let config = self.link.account().config.clone();
+        let pause = if self.others.told { config.safety_poll } else { config.sweep_interval };
+        self.others.sweep_at = Some(Instant::now() + pause);
+        let lists = self.link.offers.list_status || self.link.wants.mailboxes || self.others.list_again;
+        if lists {
+            self.list_again().await?;
+        }
+        if !self.link.offers.list_status {
+            for index in 0..self.others.visited.len() {
+                let Some(name) = self.others.visited.get(index).map(|other| other.mailbox.name.clone()) else { break };
+                let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
+                match self.link.status(&name, |response| mirror.hear(response, uid_next)).await {
+                    Ok(items) => self.others.visited.get_mut(index).map(|other| other.hear(&items)).unwrap_or_default(),
+                    Err(ImapError::Refused { text, .. }) => debug!(mailbox = name, %text, "no STATUS of a mailbox"),
+                    Err(err) => return Err(err),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn list_again(&mut self) -> Result<(), ImapError> {
+        let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
+        let directory = self.link.list(|response| mirror.hear(response, uid_next)).await?;
+        self.others.list_again = false;
+        if !directory.is_credible() {
+            warn!(account = %self.link.account().name, "the list of mailboxes has no INBOX, it is not believed");
             return Ok(());
         }
-        let range = format!("{}:*", self.cursor.uid_next);
-        let items = self.wanted.items().to_owned();
-        let mut pauses = LAGGING.into_iter();
-        loop {
-            self.context.fetch_begins();
-            let mut messages = self.fetch(&range, &items).await?;
-            let pause = pauses.next();
-            if pause.is_some() {
-                messages.retain(|_, message| self.wanted.is_answered_by(message));
-            }
-            if let Some((&last, _)) = messages.last_key_value() {
-                return self.report(messages, self.cursor.after(last), None).await;
-            }
-            if self.mirror.unaccounted() == 0 {
-                // It came and went.
-                self.context.fetch_is_stored();
-                return Ok(());
-            }
-            let Some(pause) = pause else { break };
-            debug!(?pause, "a message that was announced is not there yet");
-            sleep(pause).await;
-        }
-        warn!(announced = self.mirror.unaccounted(), "messages that were announced are not there");
-        // The position stays, so that they are asked for again with the next message.
-        self.context.fetch_is_stored();
-        self.mirror.account_all();
-        Ok(())
-    }
-
-    /// The UIDs that there are.
-    async fn list(&mut self, uids: &str) -> Result<Vec<u32>, ImapError> {
-        let mut found = Vec::new();
-        self.ask(uids, "(UID)", |_| true, |uid, _| found.push(uid)).await?;
-        Ok(found)
-    }
-
-    async fn fetch(&mut self, uids: &str, items: &str) -> Result<BTreeMap<u32, Fetched>, ImapError> {
-        let mut found: BTreeMap<u32, Fetched> = BTreeMap::new();
-        let wanted = self.wanted.clone();
-        let is_answer = |message: &Fetched| wanted.is_answered_by(message);
-        self.ask(uids, items, is_answer, |uid, message| found.entry(uid).or_default().merge(message)).await?;
-        Ok(found)
-    }
-
-    /// Asks for messages by UID. What the answer has of UIDs before the position is dropped: `n:*` names the last
-    /// message even when its UID is below n (RFC 9051 §6.4.9).
-    async fn ask(
-        &mut self,
-        uids: &str,
-        items: &str,
-        is_answer: impl Fn(&Fetched) -> bool,
-        mut found: impl FnMut(u32, Fetched),
-    ) -> Result<(), ImapError> {
-        let (patience, uid_next) = (self.patience("UID FETCH"), self.cursor.uid_next);
-        let mirror = &mut self.mirror;
-        let command = format!("UID FETCH {uids} {items}");
-        let run = self.connection.run(&command, patience, |response| {
-            mirror.hear(&response);
-            let Response::Fetch(number, message) = response else { return };
-            let Some(uid) = message.uid else { return };
-            if is_answer(&message) {
-                mirror.account_to(number);
-            }
-            if uid >= uid_next {
-                found(uid, *message);
-            }
-        });
-        run.await?;
-        Ok(())
-    }
-
-    /// Commits the messages' events together with the position after them, and only then moves.
-    async fn report(
-        &mut self,
-        mut messages: BTreeMap<u32, Fetched>,
-        cursor: Cursor,
-        overflow: Option<Skipped>,
-    ) -> Result<(), ImapError> {
-        self.fetch_missing_text(&mut messages).await?;
-        let counts = self.counts();
-        let drafts: Vec<Draft> =
-            messages.into_iter().map(|(uid, message)| self.message_new(uid, &message, counts)).collect();
-        self.commit(&drafts, cursor, overflow).await?;
-        self.context.fetch_is_stored();
-        if self.wanted.is_reduced() {
-            self.wanted = wanted(&self.context, &self.capabilities);
-        }
-        self.cursor = cursor;
-        debug!(messages = drafts.len(), uid_next = cursor.uid_next, "new mail reported");
-        Ok(())
-    }
-
-    async fn commit(&self, drafts: &[Draft], cursor: Cursor, overflow: Option<Skipped>) -> Result<(), ImapError> {
-        let kind = EventKind::MailboxOverflow;
-        let overflow = overflow.map(|skipped| {
-            let mut draft = self.context.draft(kind);
-            draft.uid_validity = Some(cursor.uid_validity);
-            draft.counts = Some(self.counts());
-            draft.data =
-                Some(json!({ "skipped": skipped.count, "uid_first": skipped.first, "uid_last": skipped.last }));
-            (draft, self.context.dedup_key(cursor.uid_validity, skipped.first, kind))
-        });
-        self.context
-            .commit(|| {
-                let mut append = Append::new();
-                for draft in drafts {
-                    let key = draft.uid.map(|uid| self.context.dedup_key(cursor.uid_validity, uid, draft.kind));
-                    append.push(draft.clone(), key);
-                }
-                if let Some((draft, key)) = &overflow {
-                    append.push(draft.clone(), Some(*key));
-                }
-                append.checkpoint(self.context.checkpoint_key.as_str(), cursor.to_checkpoint());
-                append
-            })
-            .await
-    }
-
-    fn message_new(&self, uid: u32, message: &Fetched, counts: Counts) -> Draft {
-        let mut draft = self.context.draft(EventKind::MessageNew);
-        draft.uid = Some(uid);
-        draft.uid_validity = Some(self.cursor.uid_validity);
-        draft.flags.clone_from(&message.flags);
-        draft.counts = Some(counts);
-        draft.message = self.wanted.summary(message);
-        draft
-    }
-
-    /// Text that is not where it was guessed to be. It is a comfort: a refusal of it delays no event.
-    async fn fetch_missing_text(&mut self, messages: &mut BTreeMap<u32, Fetched>) -> Result<(), ImapError> {
-        let mut missing: BTreeMap<MissingText, Vec<u32>> = BTreeMap::new();
-        for (&uid, message) in &*messages {
-            if let Some(text) = self.wanted.missing_text(message) {
-                missing.entry(text).or_default().push(uid);
+        for other in &mut self.others.visited {
+            if let Some(entry) = directory.entries.get(&other.mailbox.name)
+                && entry.status != StatusItems::default()
+            {
+                other.hear(&entry.status);
             }
         }
-        for (text, uids) in missing {
-            let items = format!("(UID {})", text.item());
-            match self.fetch(&sequence_set(&uids), &items).await {
-                Ok(answers) => {
-                    for (uid, answer) in answers {
-                        if let Some(message) = messages.get_mut(&uid) {
-                            message.merge(answer);
-                        }
-                    }
-                }
-                Err(ImapError::Refused { text, .. }) => debug!(%text, "no text of a message"),
-                Err(err) => return Err(err),
-            }
+        let young = super::folders::report_changes(&self.link, &directory).await?;
+        let account = self.link.account().clone();
+        let selection = Selection::new(&account.endpoint.mailboxes, &account.endpoint.mailboxes_excluded);
+        let chosen = chosen_mailboxes(&self.link, &selection, &directory, &young);
+        let watched = |name: &str| self.others.visited.iter().any(|other| other.mailbox.name == name);
+        let added: Vec<_> =
+            chosen.iter().filter(|m| m.name != self.home.mailbox.name && !watched(&m.name)).cloned().collect();
+        let before = self.others.visited.len();
+        self.others.visited.retain(|other| chosen.iter().any(|mailbox| mailbox.name == other.mailbox.name));
+        if added.is_empty() && self.others.visited.len() == before {
+            return Ok(());
         }
+        // Those that are new are looked after here, whatever their place in the list: the next session deals anew.
+        let hot = self.link.context.account.hot();
+        let added = added.into_iter().filter(|mailbox| !hot.contains(&mailbox.name));
+        self.others.visited.extend(added.map(Other::new));
+        account.several_mailboxes.store(chosen.len() > 1, Ordering::Relaxed);
+        let home = self.home.mailbox.name.as_str();
+        self.link.context.look_after(self.others.visited.iter().map(|o| o.mailbox.name.as_str()).chain([home]));
         Ok(())
     }
 
-    /// NOOP: has the server say what it has not said yet.
-    pub(super) async fn noop(&mut self) -> Result<(), ImapError> {
-        let (patience, mirror) = (self.patience("NOOP"), &mut self.mirror);
-        self.connection.run("NOOP", patience, |response| mirror.hear(&response)).await?;
-        Ok(())
-    }
-
-    fn counts(&self) -> Counts {
-        // How many are unseen would cost a round trip before each event.
-        Counts { messages: Some(self.mirror.exists()), unseen: None }
-    }
-
-    fn patience(&self, what: &'static str) -> Patience {
-        Patience { what, silence: self.context.account.config.answer_timeout, during: During::Other }
+    /// Says that everything is watched.
+    pub(super) fn is_watched(&self) {
+        self.link.context.report(Condition::Connected);
     }
 }
 
-fn wanted(context: &MailboxContext, capabilities: &Capabilities) -> Wanted {
-    let failures = context.unfinished_fetches();
-    let detail = Detail::after_failures(failures);
-    if detail != Detail::All {
-        warn!(failures, ?detail, "answers about new mail cannot be read, asking for less");
+/// Lists the mailboxes, deals them out to connections, and has the server tell of those that have none.
+async fn find(link: &mut Link, selection: &Selection) -> Result<Found, ImapError> {
+    let account = link.account().clone();
+    let directory = link.list(|_| {}).await?;
+    let young =
+        if directory.is_credible() { super::folders::report_changes(link, &directory).await? } else { Vec::new() };
+    let mut mailboxes = chosen_mailboxes(link, selection, &directory, &young);
+    if mailboxes.is_empty() {
+        return Err(ImapError::NoMailboxes(account.endpoint.mailboxes.join(", ")));
     }
-    let text_bytes_max = context.account.config.text_bytes_max.get();
-    Wanted::new(context.account.content, detail, text_bytes_max, capabilities)
+    account.several_mailboxes.store(mailboxes.len() > 1, Ordering::Relaxed);
+    let home = mailboxes.remove(0);
+    let told = (!mailboxes.is_empty() || link.wants.mailboxes) && link.offers.notify && account.config.notify;
+    let told = told && super::folders::notify(link).await?;
+    let spare = account.connections_max.load(Ordering::Relaxed).saturating_sub(1) as usize;
+    let hot = if told { 0 } else { spare.min(mailboxes.len()) };
+    let others = mailboxes.split_off(hot);
+    account.set_hot(&mailboxes);
+    let request = ConnectionRequest::Watch(account.clone(), mailboxes);
+    // The supervisor is there as long as its connections are.
+    let _gone = account.connections.send(request).await.is_err();
+    info!(account = %account.name, swept = others.len(), told, "mailboxes found");
+    let mut found: Vec<Other> = Vec::new();
+    for mailbox in others {
+        let status = directory.entries.get(&mailbox.name).map(|entry| &entry.status);
+        let is_clean = status.is_some_and(|status| *status != StatusItems::default())
+            && is_as_stored(link, &mailbox, status).await?;
+        let seen = status.cloned().filter(|status| *status != StatusItems::default());
+        found.push(Other { seen, is_dirty: !is_clean, ..Other::new(mailbox) });
+    }
+    Ok(Found { home, others: found, told })
+}
+
+/// Whether nothing has happened in a mailbox since its stored position.
+async fn is_as_stored(link: &Link, mailbox: &Mailbox, status: Option<&StatusItems>) -> Result<bool, ImapError> {
+    let Some(status) = status else { return Ok(false) };
+    let checkpoint = link.account().event_log.checkpoint(&mailbox.checkpoint_key).await?;
+    Ok(Stored::parse(checkpoint.as_deref()).cursor().is_some_and(|cursor| cursor.agrees_with(status)))
+}
+
+fn chosen_mailboxes(link: &Link, selection: &Selection, directory: &Directory, young: &[String]) -> Vec<Arc<Mailbox>> {
+    let mailbox = |(name, entry): (&str, Option<&Entry>)| {
+        let mut mailbox = Mailbox::new(&link.account().name, name, entry.and_then(|entry| entry.role));
+        mailbox.is_young = young.iter().any(|young| young == name);
+        Arc::new(mailbox)
+    };
+    selection.choose(directory).into_iter().map(mailbox).collect()
 }

@@ -1,28 +1,32 @@
-//! Keeps every mailbox on a connection of its own, and brings back what fails.
+//! Keeps every account watched, and brings back what fails.
 //!
 //! A session is one task. Here is all that outlives it: when it is tried again, and what people are told. A session
 //! that panics is a session that failed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Semaphore;
+use rand::seq::SliceRandom;
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, debug_span, error, info, warn};
 
+use super::access::Ways;
 use super::backoff::Backoff;
 use super::config::ImapConfig;
-use super::context::{AccountContext, Logins, MailboxContext};
+use super::context::{AccountContext, ConnectionContext, ConnectionRequest, Duty, Logins, Mailbox};
 use super::error::ImapError;
-use super::health::{Condition, Health};
-use super::mailbox_name;
+use super::handle::WatcherHandle;
+use super::health::{Announcements, Condition, Health};
+use super::host::Hosts;
+use super::metrics::METRICS;
 use super::refusal::Refusal;
 use super::session::Session;
-use super::socket::TlsSettings;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{Account, Registry};
 
@@ -31,19 +35,29 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Pauses where the server asks for patience: dead connections hold their places until it notices.
 const AFTER_CAPACITY: Duration = Duration::from_mins(5);
 const AFTER_THROTTLED: Duration = Duration::from_mins(10);
+/// A session that the server ends in due time begins again after up to so long.
+const AFTER_SESSION_OVER: Duration = Duration::from_secs(2);
 /// A connection that failed so often in a row is announced as down; the first loss of a watched one is not, since it
 /// is mostly back before anybody could act.
 const FAILURES_ANNOUNCED: u32 = 2;
+/// Requests of accounts for connections that wait here.
+const REQUESTS_MAX: usize = 64;
+/// How often it is asked whether the machine was asleep, and what counts as sleep.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
+const ASLEEP: Duration = Duration::from_mins(1);
 
-/// One mailbox over all of its sessions.
+/// One connection over all of its sessions.
 struct Slot {
-    context: Arc<MailboxContext>,
+    context: Arc<ConnectionContext>,
     backoff: Backoff,
     was_watched: bool,
+    /// Cancelled when the connection is no longer wanted.
+    stop: CancellationToken,
 }
 
-/// Watches the mailboxes of all accounts that have an IMAP server, until `stop`. New messages become events in
-/// `event_log`, together with the positions in the mailboxes; `registry` is told how each account is doing.
+/// Watches the mailboxes of all accounts that have an IMAP server, until `stop`. What happens there becomes events in
+/// `event_log`, together with the positions in the mailboxes; `registry` is told how each account is doing, and
+/// `handle` speaks to the watcher meanwhile.
 ///
 /// Nothing makes it end but `stop`, or that there is nothing to watch: what fails is tried again.
 ///
@@ -54,77 +68,111 @@ pub async fn watch(
     config: ImapConfig,
     event_log: EventLog,
     registry: Registry,
+    handle: WatcherHandle,
     stop: CancellationToken,
 ) {
-    let contexts = contexts(accounts, &Arc::new(config), &event_log, &registry);
-    let mut announcers = JoinSet::new();
-    let mut sessions = Sessions { tasks: JoinSet::new(), slots: HashMap::new(), stop: stop.clone() };
-    for (account, mailboxes) in contexts {
-        let (health, event_log, stop) = (account.health.clone(), event_log.clone(), stop.clone());
-        announcers.spawn(async move { health.announce(&event_log, &stop).await });
-        for mailbox in mailboxes {
-            let config = &account.config;
-            let backoff = Backoff::new(config.retry_first, config.retry_max);
-            let context = Arc::new(MailboxContext::new(account.clone(), mailbox));
-            sessions.start(Slot { context, backoff, was_watched: false }, Duration::ZERO);
-        }
+    let announcements = Arc::new(Announcements::default());
+    let (connections, requests) = mpsc::channel(REQUESTS_MAX);
+    let mut shared = Shared {
+        config: Arc::new(config),
+        event_log: event_log.clone(),
+        registry,
+        handle,
+        announcements: announcements.clone(),
+        connections,
+    };
+    let mut announcer = JoinSet::new();
+    let announcing = stop.clone();
+    announcer.spawn(async move { announcements.announce(&event_log, &announcing).await });
+    let mut sessions = Sessions { tasks: JoinSet::new(), slots: HashMap::new(), requests, stop: stop.clone() };
+    let names: Vec<_> = accounts.iter().map(|account| account.name.clone()).collect();
+    let mut contexts = shared.contexts(accounts);
+    // Lest the accounts of one host, which stand together, all wait for it while others could go on.
+    contexts.shuffle(&mut rand::rng());
+    for account in contexts {
+        sessions.add(account, Duty::Account);
     }
+    let handle = shared.handle.clone();
+    drop(shared);
     sessions.supervise().await;
-    announcers.shutdown().await;
+    announcer.shutdown().await;
+    for account in names {
+        handle.forget(&account);
+    }
 }
 
-fn contexts(
-    accounts: Vec<Account>,
-    config: &Arc<ImapConfig>,
-    event_log: &EventLog,
-    registry: &Registry,
-) -> Vec<(Arc<AccountContext>, Vec<String>)> {
-    let tls = TlsSettings::default();
-    let mut hosts: HashMap<String, Arc<Semaphore>> = HashMap::new();
-    let mut contexts = Vec::new();
-    for account in accounts {
-        let Some(endpoint) = account.imap else { continue };
-        let mut mailboxes: Vec<String> = Vec::new();
-        for mailbox in &endpoint.mailboxes {
-            // Named twice it would have two writers of one position.
-            let name = mailbox_name::canonical(mailbox);
-            if !mailboxes.contains(&name) {
-                mailboxes.push(name);
-            }
+/// What all accounts share.
+struct Shared {
+    config: Arc<ImapConfig>,
+    event_log: EventLog,
+    registry: Registry,
+    handle: WatcherHandle,
+    announcements: Arc<Announcements>,
+    connections: mpsc::Sender<ConnectionRequest>,
+}
+
+impl Shared {
+    fn contexts(&mut self, accounts: Vec<Account>) -> Vec<Arc<AccountContext>> {
+        let ways = Ways::new(&self.config, self.registry.credentials().cloned());
+        let hosts = Hosts::new(&self.config);
+        let mut contexts = Vec::new();
+        for account in accounts {
+            let Some(endpoint) = account.imap else { continue };
+            let health = Health::new(account.name.clone(), self.registry.clone(), self.announcements.clone());
+            contexts.push(Arc::new(AccountContext {
+                signals: self.handle.register(&account.name),
+                host: hosts.host(&endpoint.host, &self.config),
+                connections_max: AtomicU32::new(endpoint.connections_max.get()),
+                access: ways.access(account.name.clone()),
+                name: account.name,
+                content: account.content,
+                endpoint,
+                config: self.config.clone(),
+                event_log: self.event_log.clone(),
+                health,
+                logins: Logins::default(),
+                connections: self.connections.clone(),
+                several_mailboxes: AtomicBool::new(false),
+                hot: std::sync::Mutex::default(),
+            }));
         }
-        let places = || Arc::new(Semaphore::new(config.connects_per_host_max.get()));
-        let host_connects = hosts.entry(endpoint.host.to_ascii_lowercase()).or_insert_with(places).clone();
-        let health = Arc::new(Health::new(account.name.clone(), &mailboxes, registry.clone()));
-        let context = AccountContext {
-            name: account.name,
-            content: account.content,
-            endpoint,
-            config: config.clone(),
-            event_log: event_log.clone(),
-            health,
-            tls: tls.clone(),
-            host_connects,
-            logins: Logins::default(),
-        };
-        contexts.push((Arc::new(context), mailboxes));
+        contexts
     }
-    contexts
 }
 
 /// The running sessions.
 struct Sessions {
     tasks: JoinSet<Result<(), ImapError>>,
     slots: HashMap<Id, Slot>,
+    requests: mpsc::Receiver<ConnectionRequest>,
     stop: CancellationToken,
 }
 
 impl Sessions {
+    /// Adds a connection that is wanted from now on.
+    fn add(&mut self, account: Arc<AccountContext>, duty: Duty) {
+        let config = &account.config;
+        let backoff = Backoff::new(config.retry_first, config.retry_max);
+        let context = Arc::new(ConnectionContext::new(account, duty));
+        context.report(Condition::START);
+        let stop = self.stop.child_token();
+        self.start(Slot { context, backoff, was_watched: false, stop }, Duration::ZERO);
+    }
+
     fn start(&mut self, slot: Slot, after: Duration) {
-        let (context, stop) = (slot.context.clone(), self.stop.clone());
-        let span = info_span!("imap.session", account = %context.account.name, mailbox = %context.mailbox);
+        let (context, stop) = (slot.context.clone(), slot.stop.clone());
+        // At `debug`, since a span that is recorded takes half a kilobyte for as long as the connection lives.
+        let span = debug_span!("imap.session", account = %context.account.name, connection = context.name());
         let task = self.tasks.spawn(
             async move {
-                if stop.run_until_cancelled(sleep(after)).await.is_none() {
+                let waiting = async {
+                    let signals = context.account.signals.clone();
+                    tokio::select! {
+                        () = sleep(after) => {}
+                        () = signals.retry.notified() => {}
+                    }
+                };
+                if stop.run_until_cancelled(waiting).await.is_none() {
                     return Ok(());
                 }
                 session(context, &stop).await
@@ -136,19 +184,50 @@ impl Sessions {
 
     async fn supervise(mut self) {
         let stop = self.stop.clone();
-        loop {
+        let (mut wall, mut steady) = (SystemTime::now(), Instant::now());
+        while !self.tasks.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => break,
-                ended = self.tasks.join_next_with_id() => match ended {
-                    Some(ended) => self.ended(ended),
-                    None => return,
-                },
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Some(request) = self.requests.recv() => self.requested(request),
+                () = sleep(CLOCK_INTERVAL) => {
+                    let (wall_now, steady_now) = (SystemTime::now(), Instant::now());
+                    let passed = wall_now.duration_since(wall).unwrap_or_default();
+                    if passed > steady_now.duration_since(steady) + ASLEEP {
+                        self.probe_all();
+                    }
+                    (wall, steady) = (wall_now, steady_now);
+                }
             }
         }
         let drained = timeout(GRACE, async { while self.tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
             warn!(open = self.tasks.len(), grace = ?GRACE, "grace period over, dropping IMAP connections");
             self.tasks.shutdown().await;
+        }
+    }
+
+    /// The machine was asleep: what looks like a connection may be none any more.
+    fn probe_all(&self) {
+        info!("the clock has jumped, looking at all mailboxes");
+        for slot in self.slots.values() {
+            slot.context.probe();
+        }
+    }
+
+    /// Gives an account connections of its own for these mailboxes, and takes away others.
+    fn requested(&mut self, request: ConnectionRequest) {
+        let ConnectionRequest::Watch(account, mailboxes) = request;
+        let mut missing: Vec<Arc<Mailbox>> = mailboxes;
+        for slot in self.slots.values().filter(|slot| Arc::ptr_eq(&slot.context.account, &account)) {
+            let Duty::Mailbox(mailbox) = &slot.context.duty else { continue };
+            match missing.iter().position(|wanted| wanted.name == mailbox.name) {
+                Some(index) => drop(missing.swap_remove(index)),
+                None => slot.stop.cancel(),
+            }
+        }
+        for mailbox in missing {
+            self.add(account.clone(), Duty::Mailbox(mailbox));
         }
     }
 
@@ -162,6 +241,7 @@ impl Sessions {
         };
         let Some(mut slot) = self.slots.remove(&id) else { return };
         match result {
+            _ if slot.stop.is_cancelled() => slot.context.account.health.forget(slot.context.name()),
             // A log that is closed is not opened again: postrider is on its way out.
             Ok(()) | Err(ImapError::Append(AppendError::Closed)) => {}
             Err(err) => {
@@ -175,35 +255,55 @@ impl Sessions {
 impl Slot {
     /// Takes note of a failure, tells people, and says how long to wait.
     fn failed(&mut self, err: &ImapError) -> Duration {
+        let account = self.context.account.clone();
         let lived = self.context.take_lived();
         self.was_watched |= lived.is_some();
+        if err.is_planned() && lived.is_some() {
+            info!(account = %account.name, connection = self.context.name(), "the session is over, beginning the next");
+            self.context.report(Condition::START);
+            return AFTER_SESSION_OVER.mul_f64(rand::random_range(0.1..1.0));
+        }
+        METRICS.failures.add(1);
         let pause = self.backoff.after_failure(lived.unwrap_or_default(), rand::random_range(0.5..1.0));
-        let after = match err.refusal() {
-            _ if err.is_auth() => pause.max(self.context.account.logins.pause()),
-            Some(Refusal::Capacity) => pause.max(AFTER_CAPACITY),
-            Some(Refusal::Throttled) => pause.max(AFTER_THROTTLED),
-            _ => pause,
-        };
+        let asked = err.asked_pause();
+        match err.refusal() {
+            Some(Refusal::Capacity) => {
+                // Fewer connections for this account, of which one is the least.
+                let fewer = (account.connections_max.load(Ordering::Relaxed) / 2).max(1);
+                account.connections_max.store(fewer, Ordering::Relaxed);
+                account.logins.pause_for(asked.unwrap_or(AFTER_CAPACITY));
+            }
+            Some(Refusal::Throttled) => account.logins.pause_for(asked.unwrap_or(AFTER_THROTTLED)),
+            _ => {}
+        }
+        let is_parked = err.is_auth() && account.logins.is_parked();
+        let after = pause.max(account.logins.pause());
         let reason = err.reason();
-        let (account, mailbox) = (&self.context.account.name, &self.context.mailbox);
-        warn!(%account, %mailbox, error = reason, retry_in = ?after, "mailbox is not watched, will try again");
-        let pause = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
-        let retry_at = Timestamp::now().checked_add(pause).unwrap_or(Timestamp::MAX);
+        let connection = self.context.name();
+        if is_parked {
+            warn!(account = %account.name, connection, error = reason, "not tried again until a person acts");
+        } else {
+            warn!(account = %account.name, connection, error = reason, retry_in = ?after, "not watched, will try again");
+        }
+        let wait = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
+        let retry_at = Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX);
         self.context.report(if err.is_auth() {
-            Condition::AuthFailed { reason, retry_at }
+            Condition::AuthFailed { reason, retry_at: (!is_parked).then_some(retry_at) }
         } else if self.was_watched && self.backoff.failures() < FAILURES_ANNOUNCED {
             Condition::Connecting { reason: Some(reason), retry_at: Some(retry_at) }
         } else {
             Condition::Failed { reason, retry_at }
         });
-        after
+        if is_parked { Duration::ZERO } else { after }
     }
 }
 
-async fn session(context: Arc<MailboxContext>, stop: &CancellationToken) -> Result<(), ImapError> {
-    let Some(logged_in) = stop.run_until_cancelled(context.account.log_in()).await else { return Ok(()) };
+async fn session(context: Arc<ConnectionContext>, stop: &CancellationToken) -> Result<(), ImapError> {
+    let Some(logged_in) = stop.run_until_cancelled(Box::pin(context.account.log_in())).await else { return Ok(()) };
     let logged_in = logged_in?;
     context.report(Condition::Syncing { stalled: None });
-    let Some(opened) = stop.run_until_cancelled(Session::open(context, logged_in)).await else { return Ok(()) };
+    let Some(opened) = stop.run_until_cancelled(Box::pin(Session::open(context, logged_in))).await else {
+        return Ok(());
+    };
     opened?.watch(stop).await
 }

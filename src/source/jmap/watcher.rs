@@ -22,7 +22,7 @@ use super::object::StateChange;
 use crate::event::Origin;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{self, Registry};
-use crate::source::imap::{Backoff, Condition, Health, after_refused_login};
+use crate::source::imap::{Announcements, Backoff, Condition, Health, after_refused_login};
 
 /// For a commit to be finished.
 const GRACE: Duration = Duration::from_secs(4);
@@ -53,16 +53,16 @@ pub async fn watch(
     stop: CancellationToken,
 ) {
     let config = Arc::new(config);
-    let mut announcers = JoinSet::new();
+    let announcements = Arc::new(Announcements::default());
+    let mut announcer = JoinSet::new();
+    let (waiting, log, ending) = (announcements.clone(), event_log.clone(), stop.clone());
+    announcer.spawn(async move { waiting.announce(&log, &ending).await });
     let mut watchers = Watchers { tasks: JoinSet::new(), running: HashMap::new(), stop: stop.clone() };
     let mut hosts: HashMap<String, Arc<Semaphore>> = HashMap::new();
     for account in accounts {
         let Some(endpoint) = account.jmap else { continue };
-        let health =
-            Health::of(Origin::Jmap, account.name.clone(), &[Context::CONNECTION.to_owned()], registry.clone());
-        let health = Arc::new(health);
-        let (told, log, ending) = (health.clone(), event_log.clone(), stop.clone());
-        announcers.spawn(async move { told.announce(&log, &ending).await });
+        let health = Health::of(Origin::Jmap, account.name.clone(), registry.clone(), announcements.clone());
+        health.report(Context::CONNECTION, Condition::START);
         let places =
             hosts.entry(endpoint.url.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX)));
         let (config, event_log) = (config.clone(), event_log.clone());
@@ -71,7 +71,7 @@ pub async fn watch(
         watchers.start(Arc::new(context), places.clone());
     }
     watchers.supervise().await;
-    announcers.shutdown().await;
+    announcer.shutdown().await;
 }
 
 type Watched = (Arc<Context>, Arc<Semaphore>);
@@ -220,7 +220,7 @@ fn report_failure(context: &Context, err: &JmapError, pause: Duration, announced
     let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
     let retry_at = Timestamp::now().checked_add(pause).unwrap_or(Timestamp::MAX);
     context.report(if err.is_auth() {
-        Condition::AuthFailed { reason, retry_at }
+        Condition::AuthFailed { reason, retry_at: Some(retry_at) }
     } else if announced {
         Condition::Failed { reason, retry_at }
     } else {

@@ -3,7 +3,7 @@
 use super::UidSet;
 
 /// One response, or so much of it as the watcher acts on.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Response {
     /// `+`: the server waits for the rest of a command, or idles. With its text: a challenge, in SASL.
     Continue(String),
@@ -149,7 +149,7 @@ pub struct SearchResult {
 }
 
 /// What a FETCH response said of one message. An item that was not in it is `None`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Fetched {
     /// The UID: servers may leave it out of what they were not asked for.
     pub uid: Option<u32>,
@@ -175,6 +175,8 @@ pub struct Fetched {
     pub preview: Option<String>,
     /// X-GM-LABELS, as the server writes them: modified UTF-7.
     pub labels: Option<Vec<String>>,
+    /// The list had no end: what else it said of the message is lost.
+    pub is_broken_off: bool,
 }
 
 impl Fetched {
@@ -198,6 +200,7 @@ impl Fetched {
         newer(&mut self.preview, other.preview);
         newer(&mut self.labels, other.labels);
         self.sections.extend(other.sections);
+        self.is_broken_off |= other.is_broken_off;
     }
 
     /// The octets of a section, if they were sent.

@@ -44,17 +44,18 @@ impl UidSet {
         Some(Self::of_ranges(ranges))
     }
 
-    fn of_ranges(mut ranges: Vec<(u32, u32)>) -> Self {
+    /// Of ranges in any order, each with its smaller end first and without 0.
+    pub(super) fn of_ranges(mut ranges: Vec<(u32, u32)>) -> Self {
         ranges.sort_unstable();
-        let mut joined: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
-        for (first, last) in ranges {
-            match joined.last_mut() {
-                Some((_, end)) if first <= end.saturating_add(1) => *end = (*end).max(last),
-                _ => joined.push((first, last)),
+        ranges.dedup_by(|(first, last), (_, end)| {
+            let touches = *first <= end.saturating_add(1);
+            if touches {
+                *end = (*end).max(*last);
             }
-        }
-        joined.shrink_to_fit();
-        Self { ranges: joined }
+            touches
+        });
+        ranges.shrink_to_fit();
+        Self { ranges }
     }
 
     /// How many.
@@ -66,6 +67,11 @@ impl UidSet {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+
+    /// Its ranges, rising: first and last of each.
+    pub fn ranges(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.ranges.iter().copied()
     }
 
     /// How many ranges it takes: its size in memory and on disk.

@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::command::quoted;
+
 /// Base64 with `,` for `/` and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::IMAP_MUTF7,
@@ -13,27 +15,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The name that events, topics and checkpoints use for a configured mailbox: INBOX has one spelling (RFC 9051 §5.1).
-pub(in crate::source) fn canonical(name: &str) -> String {
+pub fn canonical(name: &str) -> String {
     if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name.to_owned() }
 }
 
 /// A mailbox name as it stands in a command.
-pub(super) fn to_wire(name: &str) -> String {
+pub fn to_wire(name: &str) -> String {
     quoted(&encode(name))
-}
-
-/// `text` as a quoted string. `text` holds no CR, LF or NUL: callers check what comes from outside.
-pub(super) fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(character);
-    }
-    quoted.push('"');
-    quoted
 }
 
 fn encode(name: &str) -> String {
@@ -65,7 +53,7 @@ fn flush(shifted: &mut Vec<u8>, encoded: &mut String) {
 }
 
 /// A name that the server sent, for people. What is not modified UTF-7 stays as it is.
-pub(super) fn decode(raw: &str) -> String {
+pub fn decode(raw: &str) -> String {
     let mut decoded = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((plain, shifted)) = rest.split_once('&') {
