@@ -48,7 +48,7 @@ impl Watching {
         let event_log = EventLog::open(folder, &EventLogConfig::default()).unwrap();
         let registry = Registry::new(accounts);
         let tail = event_log.tail();
-        let stop = CancellationToken::new();
+        let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
         let mut task = JoinSet::new();
         task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
         Self { event_log, registry, handle: WatcherHandle::default(), tail, waiting: Vec::new(), stop, task }
