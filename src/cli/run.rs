@@ -32,7 +32,8 @@ pub struct RunArgs {
     /// Where mail is received, or `off` [default: 127.0.0.1:2525]
     #[arg(long, value_name = "ADDR:PORT|off")]
     pub smtp: Option<SmtpAddress>,
-    /// Watches a mailbox, `imaps://you@host[:port][/mailbox]`; may be given several times
+    /// Watches a mailbox, `imaps://you@host[:port][/mailbox]`, or `you@domain` of a known provider; may be given several
+    /// times
     ///
     /// `imaps` is TLS from the first byte, `imap` is STARTTLS, `imap+plain` is no encryption and for servers on this
     /// machine only. The account is called as the user. The password is asked for on the terminal unless the
