@@ -23,9 +23,10 @@ use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
-use crate::registry::{Account, CredentialsConfig, ImapEndpoint, OauthConfig};
+use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, OauthConfig};
 use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
+use crate::source::jmap::JmapConfig;
 use crate::source::smtp::SmtpConfig;
 use crate::transport::StreamConfig;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub smtp: SmtpConfig,
     /// How mailboxes are watched.
     pub imap: ImapConfig,
+    /// How JMAP accounts are watched.
+    pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
     /// What passwords and tokens in the data folder are sealed with.
@@ -153,8 +156,9 @@ impl Config {
         #[expect(clippy::expect_used, reason = "a constant that a test reads")]
         let name = "alice".parse().expect("`alice` is a name");
         let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com"));
-        let imap = ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") };
-        let account = Account { name, content: crate::event::Content::default(), addresses: vec![], imap: Some(imap) };
+        let imap = Some(ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") });
+        let jmap = Some(JmapEndpoint::new("jmap.example.org"));
+        let account = Account { name, content: crate::event::Content::default(), addresses: vec![], imap, jmap };
         Self { account: vec![account], ..Self::default() }
     }
 }

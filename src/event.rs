@@ -283,6 +283,9 @@ pub struct Draft {
     /// What the mailbox was called before a `MailboxRename`, or where a message was before a `MessageMove`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_mailbox: Option<String>,
+    /// The server's identifier of the message in all mailboxes, from sources that know messages by no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_id: Option<String>,
     /// The message's UID; means nothing without `uid_validity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
@@ -295,7 +298,7 @@ pub struct Draft {
     /// The message's MODSEQ (RFC 7162).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mod_seq: Option<u64>,
-    /// The message's flags, where the source knows them; for FlagsSet and FlagsClear, those that were set or cleared.
+    /// The message's flags, where the source knows them; for `FlagsSet` and `FlagsClear`, those that were set or cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<Vec<String>>,
     /// The mailbox's counts after this event.
@@ -337,6 +340,7 @@ impl Draft {
             account: None,
             mailbox: None,
             old_mailbox: None,
+            email_id: None,
             uid: None,
             uids: None,
             uid_validity: None,

@@ -5,6 +5,7 @@
 
 mod account;
 mod credentials;
+mod jmap_endpoint;
 mod password;
 mod pin;
 mod proxy;
@@ -12,6 +13,7 @@ mod state;
 
 pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
 pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
+pub use jmap_endpoint::{JmapEndpoint, JmapUrlError};
 pub use password::{PasswordError, PasswordSource};
 pub(crate) use password::{first_line_of, printed_by};
 pub use pin::{CertificatePin, CertificatePinError};

@@ -184,8 +184,8 @@ impl Server {
         while hub.join_next().await.is_some() {}
     }
 
-    /// Takes over what can be changed while the server runs: the accounts' mailboxes and `[imap]`. The rest is named
-    /// and waits for a restart.
+    /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. The rest is
+    /// named and waits for a restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
@@ -195,7 +195,7 @@ impl Server {
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
         }
-        (self.config.account, self.config.imap) = (config.account, config.imap);
+        (self.config.account, self.config.imap, self.config.jmap) = (config.account, config.imap, config.jmap);
         sources.watch(&self.config).await;
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }

@@ -2,4 +2,5 @@
 
 pub mod dovecot_push;
 pub mod imap;
+pub mod jmap;
 pub mod smtp;

@@ -67,7 +67,7 @@ pub fn parse(text: &str) -> Result<Account, ImapUrlError> {
         ..ImapEndpoint::new(host, username.clone())
     };
     let name = AccountName::parse(&username).map_err(|_| ImapUrlError::Name)?;
-    Ok(Account { name, content: Content::default(), addresses: Vec::new(), imap: Some(imap) })
+    Ok(Account { name, content: Content::default(), addresses: Vec::new(), imap: Some(imap), jmap: None })
 }
 
 /// The accounts of several URLs; mailboxes of one user at one server make one account.

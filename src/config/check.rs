@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{Config, Places, Problem};
-use crate::registry::{Account, ImapEndpoint, ImapSecurity, LoginMechanism};
+use crate::registry::{Account, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
 use crate::source::imap::provider::Providers;
 use crate::source::smtp::Routing;
 
@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     section("dovecot", config.dovecot.check().map_err(|err| err.to_string()));
     let providers = Providers::load(config.imap.providers_file.as_deref());
     section("imap.providers_file", providers.as_ref().map(drop).map_err(ToString::to_string));
+    section("jmap", config.jmap.check().map_err(|err| err.to_string()));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
     let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref());
     section("smtp.local_domains", routing.map(drop).map_err(|err| err.to_string()));
@@ -36,6 +37,9 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
             let check = ImapCheck { account, imap, prefix: &prefix, places, providers: &providers };
             problems.extend(check.all().into_iter().flatten());
             problems.extend(check.pushes(config.dovecot.is_enabled()));
+        }
+        if let Some(jmap) = &account.jmap {
+            problems.extend(check_jmap(account, jmap, &format!("account[{index}].jmap"), places));
         }
     }
     problems
@@ -72,6 +76,32 @@ fn duplicate_addresses(config: &Config, places: &Places, problems: &mut Vec<Prob
             }
         }
     }
+}
+
+/// One account's `[account.jmap]`.
+fn check_jmap(account: &Account, jmap: &JmapEndpoint, prefix: &str, places: &Places) -> Vec<Problem> {
+    let at = |key: &str, message: String| {
+        let place = places.of(&format!("{prefix}.{key}")).or_else(|| places.of(prefix)).cloned();
+        Problem { place, message: format!("account `{}`: {message}", account.name) }
+    };
+    let mut problems = Vec::new();
+    if account.imap.is_some() {
+        let message = "`[account.imap]` and `[account.jmap]` would each tell of the same mail; keep one".to_owned();
+        problems.push(at("url", message));
+    }
+    problems.extend(jmap.session_url().err().map(|err| at("url", err.to_string())));
+    let sources = [
+        ("password_file", jmap.password_file.is_some()),
+        ("password_command", jmap.password_command.as_ref().is_some_and(|command| !command.is_empty())),
+        ("password_env", jmap.password_env.is_some()),
+    ];
+    let given = sources.iter().filter(|(_, is_set)| *is_set).count();
+    if given != 1 && jmap.password_typed.is_none() {
+        let message = "the password or token comes from one of `password_file`, `password_command` and `password_env`; \
+                       set one of them";
+        problems.push(at("url", message.to_owned()));
+    }
+    problems
 }
 
 /// One account's `[account.imap]`.

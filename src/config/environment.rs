@@ -262,10 +262,10 @@ fn holds_password(tree: &DeTable<'_>, name: &str) -> bool {
         return true;
     }
     let accounts = tree.get("account").and_then(|accounts| accounts.get_ref().as_array());
-    accounts
-        .into_iter()
-        .flatten()
-        .any(|account| account.get_ref().get("imap").is_some_and(|imap| names(imap.get_ref(), "password_env")))
+    accounts.into_iter().flatten().any(|account| {
+        let mut sections = ["imap", "jmap"].into_iter().filter_map(|section| account.get_ref().get(section));
+        sections.any(|section| names(section.get_ref(), "password_env"))
+    })
 }
 
 /// The variable that was probably meant. The prefix, which all have, would make them all alike.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{CertificatePin, ProxyAddress};
+use super::{CertificatePin, JmapEndpoint, ProxyAddress};
 use crate::event::{AccountName, Content, EventKind};
 
 /// `[[account]]`: somebody's mail.
@@ -27,6 +27,9 @@ pub struct Account {
     /// The IMAP server that holds its mailboxes. Default: none, mail comes by SMTP only.
     #[serde(default)]
     pub imap: Option<ImapEndpoint>,
+    /// The JMAP server that holds its mail, instead of an IMAP server. Default: none.
+    #[serde(default)]
+    pub jmap: Option<JmapEndpoint>,
 }
 
 /// `[account.imap]`: where an account's mailboxes are, and how to get in.
@@ -117,6 +120,11 @@ pub struct ImapEndpoint {
 }
 
 impl Account {
+    /// Whether its mail is somewhere where it is watched.
+    pub fn is_watched(&self) -> bool {
+        self.imap.is_some() || self.jmap.is_some()
+    }
+
     /// Whether its password was typed at the terminal, so that no file knows it.
     pub fn is_typed(&self) -> bool {
         self.imap.as_ref().is_some_and(|imap| imap.password_typed.is_some())

@@ -80,14 +80,22 @@ impl Registry {
     }
 
     fn insert(&self, account: &Account) {
+        let (host, mailboxes) = match (&account.imap, &account.jmap) {
+            (Some(imap), _) => (Some(imap.host.clone()), imap.mailboxes.clone()),
+            (None, Some(jmap)) => {
+                let url = jmap.session_url().ok();
+                (url.and_then(|url| url.host_str().map(str::to_owned)), jmap.mailboxes.clone())
+            }
+            (None, None) => (None, Vec::new()),
+        };
         let status = AccountStatus {
             name: account.name.clone(),
-            state: if account.imap.is_some() { AccountState::Connecting } else { AccountState::Receiving },
+            state: if account.is_watched() { AccountState::Connecting } else { AccountState::Receiving },
             since: Timestamp::now(),
             reason: None,
             retry_at: None,
-            host: account.imap.as_ref().map(|imap| imap.host.clone()),
-            mailboxes: account.imap.as_ref().map(|imap| imap.mailboxes.clone()).unwrap_or_default(),
+            host,
+            mailboxes,
         };
         self.lock().insert(account.name.clone(), status);
     }

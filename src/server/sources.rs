@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::registry::Registry;
 use crate::source::imap::{self, WatcherHandle};
+use crate::source::jmap;
 
 /// Everything that brings events. Ends when its token is cancelled.
 pub(super) struct Sources {
@@ -19,7 +20,7 @@ pub(super) struct Sources {
     watchers: Watchers,
 }
 
-/// The IMAP watchers of one configuration.
+/// The IMAP and JMAP watchers of one configuration.
 struct Watchers {
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -58,6 +59,12 @@ impl Sources {
                 self.watcher.clone(),
                 self.watchers.stop.clone(),
             );
+            self.watchers.tasks.spawn(watching);
+        }
+        let watched: Vec<_> = config.account.iter().filter(|account| account.jmap.is_some()).cloned().collect();
+        if !watched.is_empty() {
+            let (log, registry) = (self.event_log.clone(), self.registry.clone());
+            let watching = jmap::watch(watched, config.jmap.clone(), log, registry, self.watchers.stop.clone());
             self.watchers.tasks.spawn(watching);
         }
     }

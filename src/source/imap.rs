@@ -55,11 +55,13 @@ mod tls;
 mod uid_text;
 mod wants;
 
+pub(in crate::source) use backoff::{Backoff, after_refused_login};
 pub use commands::{CommandError, MailboxCommand, MessageSet, PART_BYTES_MAX};
 pub use config::{ImapConfig, ImapConfigError};
 pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
 pub use handle::WatcherHandle;
+pub(in crate::source) use health::{Announcements, Condition, Health};
 pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
 pub use probe::{ProbeReport, probe, probe_account};
 pub use proxy::ProxyError;

@@ -74,8 +74,8 @@ impl Cyrus {
              conversations: yes\n\
              httpmodules: jmap\n\
              jmap_pushpoll: 1s\n\
-             expunge_mode: immediate\n\
-             delete_mode: immediate\n\
+             expunge_mode: delayed\n\
+             delete_mode: delayed\n\
              skiplist_unsafe: yes\n"
         )
     }

@@ -52,9 +52,9 @@ impl Dovecot {
         let folder = tempfile::Builder::new().prefix("dovecot").tempdir().expect("a temporary folder");
         // The processes of Dovecot that are not root must get in.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        let [imap_port, imaps_port, lmtp_port] = free_ports();
+        let [imap_port, lmtp_port, with_tls] = free_ports();
         let (processes, more) = (ProcessGroup::default(), more.to_owned());
-        let dovecot = Self { folder, processes, imap_port, imaps_port, lmtp_port, more };
+        let dovecot = Self { folder, processes, imap_port, imaps_port: with_tls, lmtp_port, more };
         dovecot.write_files();
         dovecot
     }

@@ -64,7 +64,13 @@ pub fn account(port: u16, user: &str, mailboxes: &[&str]) -> Account {
         mailboxes: mailboxes.iter().map(|&mailbox| mailbox.into()).collect(),
         ..ImapEndpoint::new("127.0.0.1", user)
     };
-    Account { name: user.parse().unwrap(), content: Content::default(), addresses: Vec::new(), imap: Some(imap) }
+    Account {
+        name: user.parse().unwrap(),
+        content: Content::default(),
+        addresses: Vec::new(),
+        imap: Some(imap),
+        jmap: None,
+    }
 }
 
 impl MailServer for Dovecot {

@@ -129,7 +129,7 @@ impl MisbehavingImap {
             ..ImapEndpoint::new("127.0.0.1", "alice")
         };
         let (name, content) = ("alice".parse().unwrap(), Content::Preview);
-        Account { name, content, addresses: Vec::new(), imap: Some(imap) }
+        Account { name, content, addresses: Vec::new(), imap: Some(imap), jmap: None }
     }
 
     /// How often the fault struck.
@@ -154,6 +154,11 @@ impl MisbehavingImap {
 
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are in IDLE now.
+    pub fn idling(&self) -> usize {
+        self.shared.idling.load(Ordering::Relaxed)
     }
 
     /// Ends every connection.

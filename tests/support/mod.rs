@@ -15,6 +15,7 @@ pub mod cyrus;
 pub mod dovecot;
 pub mod gateway;
 pub mod imap_model;
+pub mod jmap_front;
 pub mod lmtp;
 pub mod mail_server;
 pub mod misbehaving_imap;

@@ -36,6 +36,7 @@ impl ScriptedImap {
             content: postrider::event::Content::Preview,
             addresses: Vec::new(),
             imap: Some(imap),
+            jmap: None,
         }
     }
 

@@ -7,6 +7,7 @@ use postrider::event::{Event, EventKind};
 use postrider::event_log::{EventLog, EventLogConfig, Tail};
 use postrider::registry::{Account, AccountState, AccountStatus, Registry};
 use postrider::source::imap::{self, ImapConfig, WatcherHandle};
+use postrider::source::jmap::{self, JmapConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,17 @@ impl Watching {
         Self { event_log, registry, handle, tail, waiting: Vec::new(), stop, task }
     }
 
+    /// The same for accounts that are watched by JMAP.
+    pub fn start_jmap(folder: &Path, accounts: &[Account], config: JmapConfig) -> Self {
+        let event_log = EventLog::open(folder, &EventLogConfig::default()).unwrap();
+        let registry = Registry::new(accounts);
+        let tail = event_log.tail();
+        let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
+        let mut task = JoinSet::new();
+        task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
+        Self { event_log, registry, handle: WatcherHandle::default(), tail, waiting: Vec::new(), stop, task }
+    }
+
     /// The same, once all accounts are watched and have said so.
     pub async fn started(folder: &Path, accounts: &[Account], config: ImapConfig) -> Self {
         let mut watching = Self::start(folder, accounts, config);
@@ -53,8 +65,13 @@ impl Watching {
 
     /// The next event.
     pub async fn event(&mut self) -> Event {
+        within("an event", self.event_at_last()).await
+    }
+
+    /// The same for those who have a deadline of their own.
+    pub async fn event_at_last(&mut self) -> Event {
         while self.waiting.is_empty() {
-            let batch = within("an event", self.tail.next()).await.expect("the log is open");
+            let batch = self.tail.next().await.expect("the log is open");
             assert!(!batch.gap);
             self.waiting = batch.events.iter().map(|event| serde_json::from_slice(&event.json).unwrap()).collect();
         }

@@ -29,7 +29,7 @@ impl Routes {
     pub(super) fn new(accounts: &[Account], secret: &Secret) -> Self {
         let mut routes = Self::default();
         for account in accounts {
-            let watched = account.imap.is_some();
+            let watched = account.is_watched();
             let destination = Destination { account: account.name.clone(), content: account.content, watched };
             routes.add(secret.token(&account.name), &destination);
             if let Some(imap) = &account.imap {
@@ -70,6 +70,7 @@ mod tests {
             name: name.parse().unwrap(),
             content: Content::default(),
             addresses: addresses.iter().map(|&address| address.into()).collect(),
+            jmap: None,
             imap: username.map(|username| ImapEndpoint::new("localhost", username)),
         }
     }

@@ -23,7 +23,7 @@ const APPEND_RETRY: Duration = Duration::from_secs(5);
 
 /// How one connection is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(in crate::source) enum Condition {
     /// On the way, or lost for the first time and tried again in a moment: nothing that a person need act on.
     Connecting { reason: Option<String>, retry_at: Option<Timestamp> },
     /// Logged in; `stalled` says why it gets no further, if it does not.
@@ -37,7 +37,7 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    pub(super) const START: Self = Self::Connecting { reason: None, retry_at: None };
+    pub(in crate::source) const START: Self = Self::Connecting { reason: None, retry_at: None };
 
     /// The worst condition of its connections is the account's.
     fn severity(&self) -> u8 {
@@ -92,14 +92,14 @@ impl Condition {
 /// Accounts whose state may have to be announced. One task serves all of them: a task for each would take a kilobyte
 /// an account.
 #[derive(Debug, Default)]
-pub(super) struct Announcements {
+pub(in crate::source) struct Announcements {
     waiting: Mutex<VecDeque<Arc<Health>>>,
     added: Notify,
 }
 
 impl Announcements {
     /// Appends the accounts' events until `stop`.
-    pub(super) async fn announce(&self, event_log: &EventLog, stop: &CancellationToken) {
+    pub(in crate::source) async fn announce(&self, event_log: &EventLog, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let Some(health) = self.take() else {
                 tokio::select! {
@@ -140,8 +140,9 @@ impl Announcements {
 
 /// The connections of one account.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(in crate::source) struct Health {
     account: AccountName,
+    origin: Origin,
     registry: Registry,
     announcements: Arc<Announcements>,
     states: Mutex<States>,
@@ -177,12 +178,24 @@ impl States {
 }
 
 impl Health {
-    pub(super) fn new(account: AccountName, registry: Registry, announcements: Arc<Announcements>) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self { account, registry, announcements, states: Mutex::default(), this: this.clone() })
+    pub(in crate::source) fn new(
+        account: AccountName,
+        origin: Origin,
+        registry: Registry,
+        announcements: Arc<Announcements>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            account,
+            origin,
+            registry,
+            announcements,
+            states: Mutex::default(),
+            this: this.clone(),
+        })
     }
 
     /// Records the condition of the connection with this name.
-    pub(super) fn report(&self, connection: &str, condition: Condition) {
+    pub(in crate::source) fn report(&self, connection: &str, condition: Condition) {
         self.change(|states| {
             match states.conditions.iter_mut().find(|(name, _)| **name == *connection) {
                 Some((_, known)) => *known = condition,
@@ -193,7 +206,7 @@ impl Health {
     }
 
     /// A connection is no longer wanted.
-    pub(super) fn forget(&self, connection: &str) {
+    pub(in crate::source) fn forget(&self, connection: &str) {
         self.change(|states| {
             states.conditions.retain(|(name, _)| **name != *connection);
             true
@@ -201,7 +214,7 @@ impl Health {
     }
 
     /// The log takes nothing, or takes events again.
-    pub(super) fn stalled(&self, why: Option<String>) {
+    pub(in crate::source) fn stalled(&self, why: Option<String>) {
         self.change(|states| {
             let changes = states.stalled != why;
             states.stalled = why;
@@ -228,7 +241,7 @@ impl Health {
     /// Appends the event that the account's condition calls for, if it was not the last one.
     async fn announce(&self, event_log: &EventLog) -> Result<(), AppendError> {
         let Some((kind, reason)) = self.lock().unannounced() else { return Ok(()) };
-        let mut draft = Draft::of_account(kind, Origin::Imap, &self.account);
+        let mut draft = Draft::of_account(kind, self.origin, &self.account);
         draft.reason.clone_from(&reason);
         event_log.append(Append::event(draft)).await?;
         self.lock().announced = Some(kind);
@@ -251,8 +264,12 @@ mod tests {
     }
 
     fn health() -> Arc<Health> {
-        let health =
-            Health::new(AccountName::parse("alice").unwrap(), Registry::default(), Arc::new(Announcements::default()));
+        let health = Health::new(
+            AccountName::parse("alice").unwrap(),
+            Origin::Imap,
+            Registry::default(),
+            Arc::new(Announcements::default()),
+        );
         health.report("", Condition::START);
         health.report("Lists", Condition::START);
         health

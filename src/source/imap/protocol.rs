@@ -35,7 +35,5 @@ mod vanished;
 
 pub use framer::{FrameError, Framer};
 pub use parse::parse;
-pub use response::{
-    Capabilities, Code, Condition, Fetched, Listed, MailboxStatus, Part, Reply, Response, SearchResult, StatusItems,
-};
+pub use response::{Capabilities, Code, Condition, Fetched, Listed, MailboxStatus, Part, Reply, Response, StatusItems};
 pub use uid_set::UidSet;

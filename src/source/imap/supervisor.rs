@@ -27,6 +27,7 @@ use super::host::Hosts;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
 use super::session::Session;
+use crate::event::Origin;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{Account, Registry};
 
@@ -118,7 +119,8 @@ impl Shared {
         let mut contexts = Vec::new();
         for account in accounts {
             let Some(endpoint) = account.imap else { continue };
-            let health = Health::new(account.name.clone(), self.registry.clone(), self.announcements.clone());
+            let health =
+                Health::new(account.name.clone(), Origin::Imap, self.registry.clone(), self.announcements.clone());
             contexts.push(Arc::new(AccountContext {
                 signals: self.handle.register(&account.name),
                 host: hosts.host(&endpoint.host, &self.config),
@@ -337,6 +339,7 @@ mod tests {
             content: crate::event::Content::default(),
             addresses: Vec::new(),
             imap,
+            jmap: None,
         };
         let account = shared.contexts(vec![account]).remove(0);
         let context = Arc::new(ConnectionContext::new(account, Duty::Account));

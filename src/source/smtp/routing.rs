@@ -198,6 +198,7 @@ mod tests {
             content: Content::Envelope,
             addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
             imap: None,
+            jmap: None,
         }
     }
 

@@ -115,7 +115,7 @@ impl Framer {
 
     /// Octets of a response that is not whole yet.
     #[cfg(test)]
-    fn pending(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
 

@@ -13,6 +13,7 @@ fn policy() -> Policy {
         content: Content::Preview,
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
         imap: None,
+        jmap: None,
     };
     let routing = Routing::new(&[alice], None).unwrap();
     Policy { hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
