@@ -54,9 +54,9 @@ pub async fn watch(
 ) {
     let config = Arc::new(config);
     let announcements = Arc::new(Announcements::default());
-    let mut announcer = JoinSet::new();
+    let mut telling = JoinSet::new();
     let (waiting, log, ending) = (announcements.clone(), event_log.clone(), stop.clone());
-    announcer.spawn(async move { waiting.announce(&log, &ending).await });
+    telling.spawn(async move { waiting.announce(&log, &ending).await });
     let mut watchers = Watchers { tasks: JoinSet::new(), running: HashMap::new(), stop: stop.clone() };
     let mut hosts: HashMap<String, Arc<Semaphore>> = HashMap::new();
     for account in accounts {
@@ -71,7 +71,7 @@ pub async fn watch(
         watchers.start(Arc::new(context), places.clone());
     }
     watchers.supervise().await;
-    announcer.shutdown().await;
+    telling.shutdown().await;
 }
 
 type Watched = (Arc<Context>, Arc<Semaphore>);
