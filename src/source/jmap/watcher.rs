@@ -67,8 +67,7 @@ pub async fn watch(
             hosts.entry(endpoint.url.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX)));
         let (config, event_log) = (config.clone(), event_log.clone());
         let (name, content) = (account.name, account.content);
-        let context = Context { name, content, endpoint, config, event_log, health };
-        watchers.start(Arc::new(context), places.clone());
+        watchers.start(Arc::new(Context { name, content, endpoint, config, event_log, health }), places.clone());
     }
     watchers.supervise().await;
     telling.shutdown().await;
