@@ -7,6 +7,8 @@ mod account;
 mod credentials;
 mod jmap_endpoint;
 mod password;
+mod pin;
+mod proxy;
 mod state;
 
 pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
@@ -14,4 +16,6 @@ pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, R
 pub use jmap_endpoint::{JmapEndpoint, JmapUrlError};
 pub use password::{PasswordError, PasswordSource};
 pub(crate) use password::{first_line_of, printed_by};
+pub use pin::{CertificatePin, CertificatePinError};
+pub use proxy::{ProxyAddress, ProxyAddressError, ProxyKind};
 pub use state::{AccountState, AccountStatus, Registry};

@@ -56,10 +56,13 @@ fn filter(config: &LogConfig, verbose: u8) -> EnvFilter {
     }
 }
 
-/// Whether a library says what crosses the wire.
+/// A library that says at `error`, at each attempt, what the watcher says once: that a certificate is not trusted.
+const NOISY_CRATE: &str = "rustls_platform_verifier";
+
+/// Whether a library says what crosses the wire, or what was said already.
 fn is_wire(metadata: &Metadata<'_>) -> bool {
     let name = metadata.target().split("::").next().unwrap_or_default();
-    *metadata.level() == Level::TRACE && WIRE_CRATES.contains(&name)
+    (*metadata.level() == Level::TRACE && WIRE_CRATES.contains(&name)) || name == NOISY_CRATE
 }
 
 /// Starts diagnostics of a command that talks to a server: warnings only, since its result is on standard output.

@@ -20,9 +20,9 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     section("event_log", config.event_log.check().map_err(|err| err.to_string()));
     section("imap", config.imap.check().map_err(|err| err.to_string()));
     section("dovecot", config.dovecot.check().map_err(|err| err.to_string()));
-    section("jmap", config.jmap.check().map_err(|err| err.to_string()));
     let providers = Providers::load(config.imap.providers_file.as_deref());
     section("imap.providers_file", providers.as_ref().map(drop).map_err(ToString::to_string));
+    section("jmap", config.jmap.check().map_err(|err| err.to_string()));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
     let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref());
     section("smtp.local_domains", routing.map(drop).map_err(|err| err.to_string()));
@@ -114,8 +114,9 @@ struct ImapCheck<'a> {
 }
 
 impl ImapCheck<'_> {
-    fn all(&self) -> [Option<Problem>; 7] {
+    fn all(&self) -> [Option<Problem>; 8] {
         [
+            self.lonely(),
             self.oauth(),
             self.mechanism(),
             self.password(),
@@ -210,6 +211,38 @@ impl ImapCheck<'_> {
             let (authorities, security) = (self.named("ca_file"), self.named("security"));
             self.at("ca_file", &format!("{authorities} is of no use with {security} \"none\"; remove one of them"))
         })
+    }
+
+    /// Settings that do nothing without another.
+    fn lonely(&self) -> Option<Problem> {
+        let imap = self.imap;
+        let plain = imap.security == ImapSecurity::None;
+        let lonely = [
+            ("certificate_pin", plain && !imap.certificate_pin.is_empty(), "is of no use with `security = \"none\"`"),
+            (
+                "client_certificate_file",
+                plain && imap.client_certificate_file.is_some(),
+                "is of no use with `security = \"none\"`",
+            ),
+            (
+                "client_key_file",
+                imap.client_key_file.is_some() && imap.client_certificate_file.is_none(),
+                "needs `client_certificate_file`",
+            ),
+            (
+                "proxy_password_file",
+                imap.proxy_password_file.is_some() && imap.proxy.as_ref().is_none_or(|proxy| proxy.username.is_none()),
+                "needs a user name in `proxy`",
+            ),
+            (
+                "tls_insecure_accept_any_certificate",
+                imap.tls_insecure_accept_any_certificate
+                    && (imap.ca_file.is_some() || !imap.certificate_pin.is_empty()),
+                "contradicts `ca_file` and `certificate_pin`; remove it",
+            ),
+        ];
+        let (key, _, why) = lonely.into_iter().find(|(_, is_lonely, _)| *is_lonely)?;
+        Some(self.at(key, &format!("{} {why}", self.named(key))))
     }
 
     fn mailboxes(&self) -> Option<Problem> {

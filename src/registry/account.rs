@@ -1,13 +1,14 @@
 //! One account, as configured.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::JmapEndpoint;
+use super::{CertificatePin, JmapEndpoint, ProxyAddress};
 use crate::event::{AccountName, Content, EventKind};
 
 /// `[[account]]`: somebody's mail.
@@ -88,6 +89,30 @@ pub struct ImapEndpoint {
     /// system's. Default: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Keys, one of which the server's certificate must have, as `"sha256/…"`: of the key, in base64, as
+    /// `postrider check` shows it. Who signed the certificate does not matter then, unless `ca_file` says so.
+    /// Default: none.
+    #[serde(default)]
+    pub certificate_pin: Vec<CertificatePin>,
+    /// A file with the certificate (PEM, with those between it and the authority) that the server asks of us.
+    /// Default: none.
+    #[serde(default)]
+    pub client_certificate_file: Option<PathBuf>,
+    /// The file with its key (PEM). Default: the same file.
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
+    /// Takes any certificate, so that anybody on the way can read the password and the mail. For tests. Default: false.
+    #[serde(default)]
+    pub tls_insecure_accept_any_certificate: bool,
+    /// The proxy to go through: `"socks5://[user@]host:port"` or `"http://…"`. Default: none.
+    #[serde(default)]
+    pub proxy: Option<ProxyAddress>,
+    /// A file whose first line is the proxy's password. Default: none.
+    #[serde(default)]
+    pub proxy_password_file: Option<PathBuf>,
+    /// The address of this machine to connect from. Default: the system's choice.
+    #[serde(default)]
+    pub local_address: Option<IpAddr>,
     /// Asks Dovecot, after each login, to push what is delivered to this user; `[dovecot]` receives it. Of no effect
     /// where the server does not offer METADATA. Default: false.
     #[serde(default)]
@@ -139,6 +164,13 @@ impl ImapEndpoint {
             events: None,
             connections_max: three(),
             ca_file: None,
+            certificate_pin: Vec::new(),
+            client_certificate_file: None,
+            client_key_file: None,
+            tls_insecure_accept_any_certificate: false,
+            proxy: None,
+            proxy_password_file: None,
+            local_address: None,
             dovecot_push: false,
         }
     }

@@ -71,8 +71,6 @@ impl Cyrus {
              altnamespace: yes\n\
              autocreate_quota: 0\n\
              autocreate_post: yes\n\
-             autocreate_inbox_folders: Sent\n\
-             xlist-sent: Sent\n\
              conversations: yes\n\
              httpmodules: jmap\n\
              jmap_pushpoll: 1s\n\

@@ -143,6 +143,12 @@ impl Store {
         mailbox.messages.iter().find(|message| message.uid == uid).map(|message| message.subject.clone())
     }
 
+    /// How many messages there are.
+    pub fn count(&self, mailbox: &str) -> usize {
+        let state = self.lock();
+        state.mailboxes.iter().find(|found| found.name == mailbox).expect("the mailbox").messages.len()
+    }
+
     /// The subjects of all messages that ever came and are not old.
     pub fn delivered(&self) -> BTreeSet<String> {
         self.lock().delivered.iter().filter(|subject| !subject.starts_with("old")).cloned().collect()

@@ -34,10 +34,8 @@ pub trait MailServer: Sized + Send + Sync + 'static {
     /// Ends the connections of one user.
     async fn disconnect(&self, user: &str);
 
-    /// The name of a mailbox beside INBOX, in the user's namespace.
-    fn mailbox(name: &str) -> String {
-        name.to_owned()
-    }
+    /// The name of a mailbox beside INBOX in the user's namespace; `/` stands between levels.
+    fn mailbox(name: &str) -> String;
 
     /// Where [`shared`] keeps the one that is running.
     fn running() -> &'static Mutex<Weak<Self>>;
@@ -97,6 +95,10 @@ impl MailServer for Dovecot {
         self.doveadm(&["kick", user]).await;
     }
 
+    fn mailbox(name: &str) -> String {
+        name.replace('/', ".")
+    }
+
     fn running() -> &'static Mutex<Weak<Self>> {
         static RUNNING: Mutex<Weak<Dovecot>> = Mutex::new(Weak::new());
         &RUNNING
@@ -126,6 +128,10 @@ impl MailServer for Cyrus {
 
     async fn disconnect(&self, user: &str) {
         terminate(&self.sessions(user));
+    }
+
+    fn mailbox(name: &str) -> String {
+        name.to_owned()
     }
 
     fn running() -> &'static Mutex<Weak<Self>> {
@@ -161,7 +167,7 @@ impl MailServer for Courier {
 
     fn mailbox(name: &str) -> String {
         // Courier has everything below INBOX.
-        format!("INBOX.{name}")
+        format!("INBOX.{}", name.replace('/', "."))
     }
 
     fn running() -> &'static Mutex<Weak<Self>> {

@@ -13,6 +13,7 @@ pub mod browser;
 pub mod courier;
 pub mod cyrus;
 pub mod dovecot;
+pub mod gateway;
 pub mod imap_model;
 pub mod jmap_front;
 pub mod lmtp;
@@ -34,7 +35,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// How long anything may take before a test fails. Generous: what is slow on a busy machine is not wrong.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for `future`, and says what was awaited if it takes too long.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -82,6 +82,11 @@ impl Peer {
         self.stream.write_all(text.as_bytes()).await.is_ok()
     }
 
+    /// Where the client connected from.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.stream.get_ref().peer_addr().unwrap()
+    }
+
     /// Reads a line.
     pub async fn line(&mut self) -> String {
         let mut line = String::new();

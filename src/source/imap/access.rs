@@ -11,7 +11,7 @@ use super::error::ImapError;
 use super::oauth::{AccessToken, Http, Oauth, OauthError, Tokens};
 use super::provider::{Providers, Quirks};
 use super::sasl::Secret;
-use super::socket::TlsSettings;
+use super::tls::TlsSettings;
 use crate::event::AccountName;
 use crate::registry::{Credentials, Field, ImapEndpoint, OauthConfig, PasswordError, printed_by};
 
@@ -63,6 +63,11 @@ impl Access {
     /// What is particular about the account's server.
     pub(super) fn quirks(&self, endpoint: &ImapEndpoint) -> Quirks {
         self.ways.providers.quirks(&endpoint.host)
+    }
+
+    /// The name of the account's provider, if it is a known one.
+    pub(super) fn provider(&self, endpoint: &ImapEndpoint) -> Option<&str> {
+        self.ways.providers.name(&endpoint.host)
     }
 
     /// What proves who we are: a password is fetched now, a token when the one that is kept is over.

@@ -20,7 +20,7 @@ use tracing::{debug, trace};
 use super::error::ImapError;
 use super::metrics::METRICS;
 use super::protocol::command::{self, Command, Line};
-use super::protocol::{Condition, Framer, Reply, Response, parse};
+use super::protocol::{Condition, FrameError, Framer, Reply, Response, parse};
 use super::refusal::{During, ServerText, classify};
 use super::socket::Socket;
 
@@ -37,13 +37,19 @@ pub(super) struct Connection {
     /// An IDLE that was ended and not answered yet.
     ending: Option<EndingIdle>,
     unreadable: u64,
-    bytes_read: u64,
 }
 
 struct EndingIdle {
     tag: String,
     answer_by: Instant,
     limit: Duration,
+}
+
+/// A command that was queued, and is to be finished.
+pub(super) struct Sent {
+    tag: String,
+    /// What follows, each after a `+`.
+    literals: std::vec::IntoIter<Line>,
 }
 
 /// How long to wait for a command's answer.
@@ -58,15 +64,7 @@ pub(super) struct Patience {
 
 impl Connection {
     pub(super) fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            framer: Framer::new(),
-            tags: 0,
-            queued: Line::default(),
-            ending: None,
-            unreadable: 0,
-            bytes_read: 0,
-        }
+        Self { socket, framer: Framer::new(), tags: 0, queued: Line::default(), ending: None, unreadable: 0 }
     }
 
     /// The stream, for TLS to be put over it. What was read ahead is dropped: somebody on the way may have put
@@ -78,11 +76,6 @@ impl Connection {
     /// Responses that made no sense.
     pub(super) fn unreadable(&self) -> u64 {
         self.unreadable
-    }
-
-    /// Octets that the server sent.
-    pub(super) fn bytes_read(&self) -> u64 {
-        self.bytes_read
     }
 
     /// Reads one response. `deadline` is absolute, so that the caller can come back to the same wait.
@@ -100,7 +93,8 @@ impl Connection {
     async fn next_response(&mut self) -> Result<Response, ImapError> {
         loop {
             let framed = self.framer.next(|octets| (parse(octets), octets.len()));
-            if let Some((response, len)) = framed.map_err(|limit| ImapError::Protocol(limit.to_string()))? {
+            let broken = |limit: FrameError| ImapError::Protocol(limit.to_string());
+            if let Some((response, len)) = framed.map_err(broken)? {
                 self.note(&response, len);
                 return Ok(response);
             }
@@ -127,7 +121,7 @@ impl Connection {
         match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)) {
             Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(ImapError::Closed)),
             Ok(()) => {
-                self.bytes_read += buffer.filled().len() as u64;
+                METRICS.octets_read.add(buffer.filled().len() as u64);
                 self.framer.push(buffer.filled());
                 Poll::Ready(Ok(()))
             }
@@ -148,17 +142,19 @@ impl Connection {
 
     /// Sends a command, preceded by what is queued, in one write, and returns its tag.
     pub(super) async fn send(&mut self, command: &str, limit: Duration) -> Result<String, ImapError> {
-        let tag = self.queue(command);
+        let sent = self.queue(command);
         self.flush(limit).await?;
-        Ok(tag)
+        Ok(sent.tag)
     }
 
-    /// Puts a command behind what is queued; it goes out with the next one, or with [`Self::flush`]. Returns its tag,
-    /// for [`Self::finish`].
-    pub(super) fn queue(&mut self, command: &str) -> String {
-        // Without literals it is one line.
-        let (tag, _rest) = self.queue_first(Command::new(command));
-        tag
+    /// Puts a command behind what is queued; it goes out with the next one, or with [`Self::flush`]. Only the last one
+    /// may have literals, for the server is asked for them by [`Self::finish`].
+    pub(super) fn queue(&mut self, command: impl Into<Command>) -> Sent {
+        self.tags = self.tags.wrapping_add(1);
+        let tag = format!("p{}", self.tags);
+        let (first, literals) = command.into().into_lines(&tag);
+        command::extend(&mut self.queued, &first);
+        Sent { tag, literals }
     }
 
     /// Sends a line that is not a command: the answer to a `+`.
@@ -183,14 +179,6 @@ impl Connection {
         self.write(&line, limit).await
     }
 
-    fn queue_first(&mut self, command: Command) -> (String, impl Iterator<Item = Line> + use<>) {
-        self.tags = self.tags.wrapping_add(1);
-        let tag = format!("p{}", self.tags);
-        let (first, rest) = command.into_lines(&tag);
-        command::extend(&mut self.queued, &first);
-        (tag, rest)
-    }
-
     async fn write(&mut self, octets: &[u8], limit: Duration) -> Result<(), ImapError> {
         let writing = async {
             self.socket.write_all(octets).await?;
@@ -210,64 +198,26 @@ impl Connection {
         patience: Patience,
         hear: impl FnMut(Response),
     ) -> Result<Reply, ImapError> {
-        self.run_answering(command, |_| None, patience, hear).await
-    }
-
-    /// The same for a command that goes on with `line` once the server has sent its `+`.
-    pub(super) async fn run_continued(
-        &mut self,
-        command: impl Into<Command>,
-        mut line: Option<&str>,
-        patience: Patience,
-        hear: impl FnMut(Response),
-    ) -> Result<Reply, ImapError> {
-        let answer = |_: &str| line.take().map(|line| command::line(line.as_bytes()));
-        self.run_answering(command, answer, patience, hear).await
-    }
-
-    /// The same for a dialogue, as SASL is one: `answer` has the text of each `+` and gives the line to send, without
-    /// its line end; nothing leaves that `+` to `hear`.
-    pub(super) async fn run_answering(
-        &mut self,
-        command: impl Into<Command>,
-        mut answer: impl FnMut(&str) -> Option<Line>,
-        patience: Patience,
-        mut hear: impl FnMut(Response),
-    ) -> Result<Reply, ImapError> {
-        let (tag, mut literals) = self.queue_first(command.into());
+        let sent = self.queue(command);
         self.flush(patience.silence).await?;
-        loop {
-            match self.answer(patience).await? {
-                Response::Tagged(answered, reply) if answered == tag => return accepted(reply, patience),
-                Response::Continue(text) => {
-                    if let Some(literal) = literals.next() {
-                        self.write(&literal, patience.silence).await?;
-                    } else if let Some(mut line) = answer(&text) {
-                        command::extend(&mut line, b"\r\n");
-                        self.write(&line, patience.silence).await?;
-                    } else {
-                        hear(Response::Continue(text));
-                    }
-                }
-                response => hear(response),
-            }
-        }
+        self.finish(sent, patience, hear).await
     }
 
-    /// Waits for the end of a command that was queued and sent, and hands every other response to `hear`.
-    ///
-    /// # Errors
-    /// When the server refuses it, says goodbye, or is silent for too long.
+    /// The same for a command that was queued and went out.
     pub(super) async fn finish(
         &mut self,
-        tag: &str,
+        mut sent: Sent,
         patience: Patience,
         mut hear: impl FnMut(Response),
     ) -> Result<Reply, ImapError> {
         loop {
-            match self.answer(patience).await? {
-                Response::Tagged(answered, reply) if answered == tag => return accepted(reply, patience),
-                response => hear(response),
+            match (self.answer(patience).await?, sent.literals.as_slice()) {
+                (Response::Tagged(tag, reply), _) if tag == sent.tag => return accepted(reply, patience),
+                (Response::Continue(_), [literal, ..]) => {
+                    self.write(literal, patience.silence).await?;
+                    sent.literals.next();
+                }
+                (response, _) => hear(response),
             }
         }
     }
@@ -296,7 +246,7 @@ impl Connection {
     }
 
     /// Says goodbye, waits no longer than `limit` for the answer, and closes.
-    pub(super) async fn logout(mut self, limit: Duration) {
+    pub(super) async fn logout(&mut self, limit: Duration) {
         let goodbye = async {
             self.send("LOGOUT", limit).await?;
             loop {
@@ -328,4 +278,114 @@ fn accepted(reply: Reply, patience: Patience) -> Result<Reply, ImapError> {
     }
     let refusal = classify(&reply, patience.during);
     Err(ImapError::Refused { command: patience.what, refusal, text: ServerText::of(&reply) })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::protocol::Capabilities;
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+    const PATIENCE: Patience = Patience { what: "a test", silence: SOON, during: During::Other };
+
+    async fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        peer.set_nodelay(true).unwrap();
+        (Connection::new(Socket::Plain(stream)), peer)
+    }
+
+    async fn says(peer: &mut TcpStream, text: &str) {
+        peer.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads just what is expected, in one piece if it came in one.
+    async fn hears(peer: &mut TcpStream, expected: &str) {
+        let mut octets = vec![0; 4096];
+        let len = timeout(SOON, peer.read(&mut octets)).await.expect("nothing came").unwrap();
+        assert_eq!(String::from_utf8_lossy(&octets[..len]), expected);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_idle_a_fetch_and_the_next_idle_go_out_in_one_write() {
+        let (mut connection, mut peer) = pair().await;
+        let idle = connection.send("IDLE", SOON).await.unwrap();
+        hears(&mut peer, "p1 IDLE\r\n").await;
+        connection.queue_done(idle, SOON);
+        let fetch = connection.queue("UID FETCH 4:* (UID)");
+        let next_idle = connection.send("IDLE", SOON).await.unwrap();
+        hears(&mut peer, "DONE\r\np2 UID FETCH 4:* (UID)\r\np3 IDLE\r\n").await;
+        says(&mut peer, "p1 OK idle done\r\n* 1 FETCH (UID 4)\r\np2 OK done\r\n+ idling\r\n").await;
+        let mut heard = Vec::new();
+        connection.finish(fetch, PATIENCE, |response| heard.push(response)).await.unwrap();
+        assert!(matches!(heard.as_slice(), [Response::Fetch(1, _)]), "the end of IDLE is nobody's answer: {heard:?}");
+        assert!(matches!(connection.read(PATIENCE).await.unwrap(), Response::Continue(_)));
+        assert_eq!(next_idle, "p3");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_of_a_response_survives_a_dropped_wait() {
+        let (mut connection, mut peer) = pair().await;
+        let begin = "* 1 FETCH (UID 4 BODY[1] {9}\r\nfirst";
+        says(&mut peer, begin).await;
+        while connection.framer.pending() < begin.len() {
+            let waited = connection.read_until(Instant::now() + Duration::from_millis(20)).await;
+            assert!(matches!(waited, Err(ReadError::Elapsed)));
+        }
+        says(&mut peer, " two)\r\n* 2 EX").await;
+        let Response::Fetch(1, message) = connection.read(PATIENCE).await.unwrap() else { panic!("no message") };
+        assert_eq!(message.section(&[1]), Some(&b"first two"[..]));
+        says(&mut peer, "ISTS\r\n").await;
+        assert_eq!(connection.read(PATIENCE).await.unwrap(), Response::Exists(2));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_stream_inside_a_response_is_no_response() {
+        let (mut connection, mut peer) = pair().await;
+        says(&mut peer, "* 1 FETCH (UID 4)\r\np1 OK do").await;
+        drop(peer);
+        let outcome = connection.run("UID FETCH 4 (UID)", PATIENCE, drop).await;
+        assert!(matches!(outcome, Err(ImapError::Closed | ImapError::Io(_))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_counted_and_the_command_goes_on() {
+        let (mut connection, mut peer) = pair().await;
+        says(&mut peer, "\r\n* 1 FETCH nonsense\r\n* XYZZY\r\n* 3 EXISTS\r\np1 OK done\r\n").await;
+        let mut heard = Vec::new();
+        connection.run("NOOP", PATIENCE, |response| heard.push(response)).await.unwrap();
+        assert_eq!(heard, [Response::Unreadable, Response::Unreadable, Response::Other, Response::Exists(3)]);
+        assert_eq!(connection.unreadable(), 2);
+    }
+
+    #[tokio::test]
+    async fn literals_wait_for_the_server() {
+        let (mut connection, mut peer) = pair().await;
+        let server = async {
+            hears(&mut peer, "p1 LOGIN {2}\r\n").await;
+            says(&mut peer, "* 1 EXISTS\r\n+ go ahead\r\n").await;
+            hears(&mut peer, "ä \"b\"\r\n").await;
+            says(&mut peer, "+ more\r\np1 NO no\r\n").await;
+        };
+        let client = async {
+            let login = Command::new("LOGIN").for_server(&Capabilities::default()).string("ä").string("b");
+            let mut left = Vec::new();
+            let refused = connection.run(login, PATIENCE, |response| left.push(response)).await.unwrap_err();
+            assert!(matches!(refused, ImapError::Refused { .. }), "{refused:?}");
+            assert_eq!(left, [Response::Exists(1), Response::Continue("more".into())]);
+        };
+        tokio::join!(server, client);
+    }
+
+    #[tokio::test]
+    async fn goodbye_in_the_middle_of_a_login_ends_it_at_once() {
+        let (mut connection, mut peer) = pair().await;
+        says(&mut peer, "* BYE too busy\r\n").await;
+        let outcome = connection.run("AUTHENTICATE PLAIN", PATIENCE, drop).await;
+        assert!(matches!(outcome, Err(ImapError::Bye { .. })), "{outcome:?}");
+    }
 }

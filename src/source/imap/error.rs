@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::oauth::OauthError;
+use super::proxy::ProxyError;
 use super::refusal::{Refusal, ServerText};
 use super::sasl::SaslError;
 use crate::event_log::{AppendError, ReadError};
-use crate::registry::PasswordError;
+use crate::registry::{CertificatePin, PasswordError};
 
 /// Why a mailbox could not be watched, or is no longer.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,12 @@ pub enum ImapError {
         #[source]
         source: io::Error,
     },
+    /// The proxy did not connect us.
+    #[error("no way through the proxy {0}")]
+    Proxy(String, #[source] ProxyError),
+    /// The files with our own certificate and key are not usable.
+    #[error("cannot use {0} for the client certificate: {1}")]
+    ClientCertificate(PathBuf, String),
     /// The file with certificate authorities is not usable.
     #[error("cannot use `ca_file` {0}: {1}")]
     CaFile(PathBuf, String),
@@ -45,9 +52,13 @@ pub enum ImapError {
     TlsSetup(#[source] rustls::Error),
     /// The certificate is not one to trust.
     #[error(
-        "the certificate of {0} is not trusted; if it comes from a private authority, name its certificate in `ca_file`"
+        "the certificate of {0} is not trusted; if it comes from a private authority, name its certificate in \
+         `ca_file`, or name the server's key in `certificate_pin`"
     )]
     Certificate(String, #[source] io::Error),
+    /// The server has another key than the pinned ones.
+    #[error("the key of {0} is {1}, which is not in `certificate_pin`; ask its operator whether it has a new one")]
+    NotPinned(String, CertificatePin),
     /// The handshake failed.
     #[error("TLS with {0} failed; check that `security` and `port` fit the server")]
     Tls(String, #[source] io::Error),

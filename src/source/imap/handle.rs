@@ -1,14 +1,18 @@
 //! How other parts of postrider speak to the running watcher: they may know of new mail before its server tells us.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
+use super::commands::{ANSWERED_WITHIN, CommandError, MailboxCommand, MessageSet, Request};
 use crate::event::AccountName;
 
 /// Mailboxes that wait to be looked at; when there are more, the safety poll finds the rest.
 const CHANGED_MAX: usize = 64;
+/// Commands that wait for one account.
+const COMMANDS_MAX: usize = 64;
 
 /// Speaks to the watchers of all accounts. Cheap to clone; clones share. While an account is not watched, what is said
 /// of it is dropped: it is found when the account is watched again.
@@ -31,6 +35,32 @@ impl WatcherHandle {
         signals.inspect(|signals| signals.retry.notify_waiters()).is_some()
     }
 
+    /// Has something done in a mailbox of a watched account, on the connection that watches it. Returns what was read,
+    /// if anything was.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    ///
+    /// # Cancel safety
+    /// A command whose turn has come is carried out although nobody waits for it any more.
+    pub async fn run(
+        &self,
+        account: &AccountName,
+        messages: MessageSet,
+        command: MailboxCommand,
+    ) -> Result<Vec<u8>, CommandError> {
+        command.check(&messages)?;
+        let signals = self.lock().get(account).cloned().ok_or(CommandError::NotWatched)?;
+        let (reply, answer) = oneshot::channel();
+        signals.add_command(Request { messages, command, reply })?;
+        match timeout(ANSWERED_WITHIN, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The account is no longer watched.
+            Ok(Err(_)) => Err(CommandError::NotWatched),
+            Err(_) => Err(CommandError::Timeout),
+        }
+    }
+
     pub(super) fn register(&self, account: &AccountName) -> Arc<Signals> {
         self.lock().entry(account.clone()).or_default().clone()
     }
@@ -48,6 +78,7 @@ impl WatcherHandle {
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     changed: Mutex<Vec<Box<str>>>,
+    commands: Mutex<VecDeque<Request>>,
     pub(super) wake: Notify,
     pub(super) retry: Notify,
 }
@@ -72,6 +103,30 @@ impl Signals {
 
     pub(super) fn has_changed(&self, is_mine: impl Fn(&str) -> bool) -> bool {
         self.changed().iter().any(|name| is_mine(name))
+    }
+
+    fn add_command(&self, request: Request) -> Result<(), CommandError> {
+        {
+            let mut commands = self.commands();
+            if commands.len() >= COMMANDS_MAX {
+                return Err(CommandError::Busy);
+            }
+            commands.push_back(request);
+        }
+        self.wake.notify_waiters();
+        Ok(())
+    }
+
+    pub(super) fn take_command(&self) -> Option<Request> {
+        self.commands().pop_front()
+    }
+
+    pub(super) fn has_commands(&self) -> bool {
+        !self.commands().is_empty()
+    }
+
+    fn commands(&self) -> MutexGuard<'_, VecDeque<Request>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn changed(&self) -> MutexGuard<'_, Vec<Box<str>>> {

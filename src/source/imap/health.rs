@@ -180,22 +180,17 @@ impl States {
 impl Health {
     pub(in crate::source) fn new(
         account: AccountName,
-        registry: Registry,
-        announcements: Arc<Announcements>,
-    ) -> Arc<Self> {
-        Self::of(Origin::Imap, account, registry, announcements)
-    }
-
-    /// The same for another source.
-    pub(in crate::source) fn of(
         origin: Origin,
-        account: AccountName,
         registry: Registry,
         announcements: Arc<Announcements>,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|this| {
-            let states = Mutex::default();
-            Self { account, origin, registry, announcements, states, this: this.clone() }
+        Arc::new_cyclic(|this| Self {
+            account,
+            origin,
+            registry,
+            announcements,
+            states: Mutex::default(),
+            this: this.clone(),
         })
     }
 
@@ -269,8 +264,12 @@ mod tests {
     }
 
     fn health() -> Arc<Health> {
-        let health =
-            Health::new(AccountName::parse("alice").unwrap(), Registry::default(), Arc::new(Announcements::default()));
+        let health = Health::new(
+            AccountName::parse("alice").unwrap(),
+            Origin::Imap,
+            Registry::default(),
+            Arc::new(Announcements::default()),
+        );
         health.report("", Condition::START);
         health.report("Lists", Condition::START);
         health

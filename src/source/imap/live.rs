@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::connection::{ReadError, bye};
+use super::context::Duty;
 use super::error::ImapError;
 use super::idle::{EndedByServer, Heard, IdleCycle, IdleTimes, Keepalive, Next};
 use super::metrics::METRICS;
+use super::opened::Settled;
 use super::protocol::{Condition, Response};
 use super::session::Session;
 
@@ -46,49 +48,60 @@ struct Rhythm {
     safety_at: Instant,
     /// The session ends before its token does.
     over_at: Option<Instant>,
+    /// When the last IDLE began.
+    idle_since: Instant,
     ended: EndedByServer,
     keepalive: Keepalive,
 }
 
 impl Session {
     /// Watches until `stop`, or until the connection fails.
-    pub(super) async fn watch(mut self, stop: &CancellationToken) -> Result<(), ImapError> {
-        self.home.noop(&mut self.link).await?;
-        Box::pin(self.round(stop)).await?;
-        self.is_watched();
-        let now = Instant::now();
-        let over_at = self
-            .link
-            .ends_at
-            .map(|end| now + end.saturating_duration_since(now).mul_f64(rand::random_range(RENEWED_AT)));
-        let mut rhythm = Rhythm {
-            safety_at: now + self.safety_pause(),
-            over_at,
-            ended: EndedByServer::default(),
-            keepalive: Keepalive::default(),
-        };
+    ///
+    /// What is not done while it waits is boxed: its memory goes when it ends, and ten thousand of these wait.
+    pub(super) async fn watch(&mut self, stop: &CancellationToken) -> Result<(), ImapError> {
+        let mut rhythm = Box::pin(self.begin(stop)).await?;
         while !stop.is_cancelled() {
             if rhythm.over_at.is_some_and(|over| over <= Instant::now()) {
                 return Err(ImapError::SessionOver);
             }
             if self.link.offers.idle && self.link.account().host.may_idle() {
-                self.idle(stop, &mut rhythm).await?;
+                let ended = self.idle_once(stop, &mut rhythm).await;
+                Box::pin(self.idle_ended(ended, stop, &mut rhythm)).await?;
             } else {
-                self.poll(stop, &rhythm).await?;
+                Box::pin(self.poll(stop, &rhythm)).await?;
             }
             if !stop.is_cancelled() {
                 Box::pin(self.attend(&mut rhythm)).await?;
             }
             Box::pin(self.round(stop)).await?;
         }
-        self.link.connection.logout(LOGOUT_WITHIN).await;
+        Box::pin(self.link.connection.logout(LOGOUT_WITHIN)).await;
         Ok(())
+    }
+
+    /// Reports what came between opening the mailbox and now.
+    async fn begin(&mut self, stop: &CancellationToken) -> Result<Rhythm, ImapError> {
+        self.home.noop(&mut self.link).await?;
+        self.round(stop).await?;
+        self.is_watched();
+        let now = Instant::now();
+        let until_over = |end: Instant| end.saturating_duration_since(now).mul_f64(rand::random_range(RENEWED_AT));
+        Ok(Rhythm {
+            safety_at: now + self.safety_pause(),
+            over_at: self.link.ends_at.map(|end| now + until_over(end)),
+            idle_since: now,
+            ended: EndedByServer::default(),
+            keepalive: Keepalive::default(),
+        })
     }
 
     /// What has its time: the other mailboxes, and a look at the home although nothing was announced.
     async fn attend(&mut self, rhythm: &mut Rhythm) -> Result<(), ImapError> {
         let now = Instant::now();
         self.take_signals().await?;
+        if self.link.context.duty == Duty::Account {
+            self.run_commands().await?;
+        }
         if self.others.sweep_at.is_some_and(|at| at <= now) || self.others.list_again {
             self.sweep().await?;
         }
@@ -156,7 +169,10 @@ impl Session {
             if *name != *home {
                 self.others.mark(&name);
             } else if self.home.mirror.unaccounted() == 0 {
-                // Without a word of the server: it takes half a second to announce what is there already.
+                // Without waiting for a word of the server: Dovecot takes half a second to announce what is there.
+                if let Settled::LookFirst(elsewhere) = self.home.fetch_new(&mut self.link).await? {
+                    self.look_first(elsewhere).await?;
+                }
                 self.home.noop(&mut self.link).await?;
             }
         }
@@ -164,15 +180,22 @@ impl Session {
     }
 
     fn has_signals(&self) -> bool {
-        self.link.account().signals.has_changed(|name| self.link.context.looks_after(name))
+        let (signals, context) = (&self.link.account().signals, &self.link.context);
+        signals.has_changed(|name| context.looks_after(name))
+            || (context.duty == Duty::Account && signals.has_commands())
     }
 
-    async fn idle(&mut self, stop: &CancellationToken, rhythm: &mut Rhythm) -> Result<(), ImapError> {
-        let begun = Instant::now();
-        let ended = match self.idle_once(stop, rhythm).await {
+    /// Does what an IDLE that has ended calls for.
+    async fn idle_ended(
+        &mut self,
+        ended: Result<Ended, ImapError>,
+        stop: &CancellationToken,
+        rhythm: &mut Rhythm,
+    ) -> Result<(), ImapError> {
+        let ended = match ended {
             Err(err @ (ImapError::Closed | ImapError::Io(_) | ImapError::Bye { .. })) => {
                 let account = self.link.account();
-                if let Some(renew) = account.host.ended_while_idle(begun.elapsed()) {
+                if let Some(renew) = account.host.ended_while_idle(rhythm.idle_since.elapsed()) {
                     info!(host = account.endpoint.host, ?renew, "the server ends quiet connections, renewing in time");
                 }
                 return Err(err);
@@ -209,12 +232,8 @@ impl Session {
     }
 
     async fn idle_once(&mut self, stop: &CancellationToken, rhythm: &mut Rhythm) -> Result<Ended, ImapError> {
-        let account = self.link.account().clone();
-        let config = &account.config;
-        // Spread out, so that connections that began together do not renew together.
-        let renew = account.host.renew(config.idle_renew).mul_f64(rand::random_range(0.9..1.1));
-        let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
-        let mut cycle = IdleCycle::new(tag, IdleTimes { accept: ACCEPT_WITHIN, renew }, Instant::now());
+        let signals = self.link.account().signals.clone();
+        let mut cycle = Box::pin(self.begin_idle(rhythm)).await?;
         let mut crowd_until: Option<Instant> = None;
         loop {
             let now = Instant::now();
@@ -243,7 +262,7 @@ impl Session {
                 Box::pin(self.home.settle_changes(&mut self.link)).await?;
                 continue;
             }
-            let woken = account.signals.wake.notified();
+            let woken = signals.wake.notified();
             let read = tokio::select! {
                 read = self.link.connection.read_until(deadline.unwrap_or(now)) => read,
                 () = stop.cancelled(), if !stop.is_cancelled() => continue,
@@ -254,24 +273,43 @@ impl Session {
                 Err(ReadError::Elapsed) => continue,
                 Err(ReadError::Lost(err)) => return Err(err),
             };
-            let now = Instant::now();
-            self.home.mirror.hear(&response, self.home.cursor.uid_next);
-            self.others.hear(&response);
-            if let Response::Status(reply) = &response {
-                match reply.condition {
-                    Condition::Bye => return Err(bye(reply)),
-                    _ => rhythm.keepalive.hear(now),
-                }
-            }
-            if self.home.mirror.has_news() {
-                crowd_until.get_or_insert(now + CROWD);
-            }
-            match cycle.hear(&response, now) {
+            match self.hear_idle(&response, &mut cycle, rhythm)? {
                 Heard::Nothing => {}
                 Heard::Refused => return Ok(Ended::Refused),
                 Heard::EndedByServer => return Ok(Ended::ByServer),
             }
+            if self.home.mirror.has_news() {
+                crowd_until.get_or_insert(Instant::now() + CROWD);
+            }
         }
+    }
+
+    async fn begin_idle(&mut self, rhythm: &mut Rhythm) -> Result<IdleCycle, ImapError> {
+        let account = self.link.account().clone();
+        let config = &account.config;
+        // Spread out, so that connections that began together do not renew together.
+        let renew = account.host.renew(config.idle_renew).mul_f64(rand::random_range(0.9..1.1));
+        let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
+        rhythm.idle_since = Instant::now();
+        Ok(IdleCycle::new(tag, IdleTimes { accept: ACCEPT_WITHIN, renew }, rhythm.idle_since))
+    }
+
+    fn hear_idle(
+        &mut self,
+        response: &Response,
+        cycle: &mut IdleCycle,
+        rhythm: &mut Rhythm,
+    ) -> Result<Heard, ImapError> {
+        let now = Instant::now();
+        self.home.mirror.hear(response, self.home.cursor.uid_next);
+        self.others.hear(response);
+        if let Response::Status(reply) = response {
+            match reply.condition {
+                Condition::Bye => return Err(bye(reply)),
+                _ => rhythm.keepalive.hear(now),
+            }
+        }
+        Ok(cycle.hear(response, now))
     }
 
     async fn poll(&mut self, stop: &CancellationToken, rhythm: &Rhythm) -> Result<(), ImapError> {

@@ -17,7 +17,7 @@ use super::protocol::{Capabilities, Code, Condition, Reply, Response};
 use super::refusal::{During, ServerText, classify};
 use super::sasl::{Exchange, Identity, Mechanism, Message, Method, SaslError, Secret};
 use super::socket::{Socket, connect};
-use crate::registry::{ImapEndpoint, ImapSecurity};
+use crate::registry::{CertificatePin, ImapEndpoint, ImapSecurity};
 
 /// How we call ourselves (RFC 2971).
 const ID: &str = concat!("ID (\"name\" \"postrider\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")");
@@ -32,6 +32,8 @@ pub(super) struct LoggedIn {
     pub peer: Option<SocketAddr>,
     /// `TLS 1.3`, or nothing.
     pub protection: Option<String>,
+    /// The pin of the server's key, where there is TLS.
+    pub pin: Option<CertificatePin>,
     /// What the server calls itself (RFC 2971): names in lower case, and their values. Empty where it does not say.
     pub server_id: Vec<(String, String)>,
     /// When the server will end the session because the token that opened it is over.
@@ -83,7 +85,7 @@ async fn attempt(
     proof: &Proof,
 ) -> Result<LoggedIn, ImapError> {
     let quirks = access.quirks(endpoint);
-    let Way { mut connection, greeting, peer, protection } = Way::open(endpoint, config, access).await?;
+    let Way { mut connection, greeting, peer, protection, pin } = Way::open(endpoint, config, access).await?;
     let offered = match greeting.as_ref().and_then(capabilities_in) {
         Some(offered) => offered,
         None => ask(&mut connection, config).await?,
@@ -110,7 +112,7 @@ async fn attempt(
         Vec::new()
     };
     let expires_at = proof.expires_at;
-    Ok(LoggedIn { connection, capabilities, peer, protection, server_id, expires_at, method })
+    Ok(LoggedIn { connection, capabilities, peer, protection, pin, server_id, expires_at, method })
 }
 
 /// A connection that is as protected as it will be.
@@ -120,6 +122,7 @@ struct Way {
     greeting: Option<Reply>,
     peer: Option<SocketAddr>,
     protection: Option<String>,
+    pin: Option<CertificatePin>,
 }
 
 impl Way {
@@ -130,11 +133,11 @@ impl Way {
             ImapSecurity::Tls => tls.wrap(stream, endpoint, config.connect_timeout).await?,
             ImapSecurity::Starttls | ImapSecurity::None => Socket::Plain(stream),
         };
-        let (peer, protection) = (socket.peer(), socket.protection());
+        let (peer, protection, pin) = (socket.peer(), socket.protection(), socket.pin());
         let mut connection = Connection::new(socket);
         let greeting = greeting(&mut connection, config).await?;
         if endpoint.security != ImapSecurity::Starttls {
-            return Ok(Self { connection, greeting: Some(greeting), peer, protection });
+            return Ok(Self { connection, greeting: Some(greeting), peer, protection, pin });
         }
         if greeting.condition == Condition::PreAuth {
             // STARTTLS is not possible any more then: somebody may want just that (RFC 9051 §11.1).
@@ -149,8 +152,8 @@ impl Way {
             return Err(ImapError::NoStarttls(endpoint.host.clone()));
         };
         let socket = tls.wrap(stream, endpoint, config.connect_timeout).await?;
-        let protection = socket.protection();
-        Ok(Self { connection: Connection::new(socket), greeting: None, peer, protection })
+        let (protection, pin) = (socket.protection(), socket.pin());
+        Ok(Self { connection: Connection::new(socket), greeting: None, peer, protection, pin })
     }
 }
 

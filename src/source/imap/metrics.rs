@@ -33,6 +33,8 @@ pub(crate) struct ImapMetrics {
     pub missed_push: Counter,
     /// Responses that made no sense.
     pub unreadable: Counter,
+    /// Octets that came from servers.
+    pub octets_read: Counter,
     /// Sessions that failed.
     pub failures: Counter,
 }
@@ -44,12 +46,13 @@ pub(crate) static METRICS: ImapMetrics = ImapMetrics {
     renewals: Counter::new(),
     missed_push: Counter::new(),
     unreadable: Counter::new(),
+    octets_read: Counter::new(),
     failures: Counter::new(),
 };
 
 impl ImapMetrics {
     /// Names as they stand in `/metrics`, what they count, and the numbers.
-    pub(crate) fn all(&self) -> [(&'static str, &'static str, u64); 6] {
+    pub(crate) fn all(&self) -> [(&'static str, &'static str, u64); 7] {
         [
             ("postrider_imap_logins_total", "Logins that IMAP servers accepted.", self.logins.value()),
             ("postrider_imap_logins_refused_total", "Logins that IMAP servers refused.", self.logins_refused.value()),
@@ -64,6 +67,7 @@ impl ImapMetrics {
                 "Responses of IMAP servers that made no sense.",
                 self.unreadable.value(),
             ),
+            ("postrider_imap_received_octets_total", "Octets that IMAP servers sent.", self.octets_read.value()),
             ("postrider_imap_failures_total", "IMAP sessions that failed.", self.failures.value()),
         ]
     }

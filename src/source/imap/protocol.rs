@@ -27,7 +27,7 @@ mod reply;
 mod response;
 mod search;
 mod status;
-mod tokenizer;
+pub mod tokenizer;
 #[cfg(test)]
 mod transcripts;
 mod uid_set;
@@ -35,7 +35,5 @@ mod vanished;
 
 pub use framer::{FrameError, Framer};
 pub use parse::parse;
-pub use response::{
-    Capabilities, Code, Condition, Fetched, Listed, MailboxStatus, Part, Reply, Response, SearchResult, StatusItems,
-};
+pub use response::{Capabilities, Code, Condition, Fetched, Listed, MailboxStatus, Part, Reply, Response, StatusItems};
 pub use uid_set::UidSet;

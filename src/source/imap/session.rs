@@ -27,6 +27,9 @@ use super::wants::Wants;
 /// A mailbox that the server refuses to open so often in a row is left alone, until it changes or for so long.
 const REFUSALS_MAX: u32 = 3;
 const REFUSED_PAUSE: std::time::Duration = std::time::Duration::from_hours(6);
+/// With NOTIFY, Dovecot 2.3 often does not tell of a mailbox that changes within half a second of another: after a visit
+/// all are looked at once more.
+const LOOK_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A connection with its mailboxes.
 pub(super) struct Session {
@@ -145,7 +148,9 @@ impl Session {
         let names = found.others.iter().map(|other| other.mailbox.name.as_str()).chain([found.home.name.as_str()]);
         context.look_after(names);
         let (home, settled) = Opened::open(&mut link, &found.home, false).await?;
-        let sweep_at = (!found.others.is_empty()).then(Instant::now);
+        // Also with nothing but a home: where there is a pattern, the next mailbox may fit it.
+        let has_more = !found.others.is_empty() || (selection.has_pattern() && context.duty == Duty::Account);
+        let sweep_at = has_more.then(Instant::now);
         let others = Others { visited: found.others, told: found.told, sweep_at, list_again: false };
         let mut session = Self { link, home, others };
         if let Settled::LookFirst(elsewhere) = settled {
@@ -166,18 +171,21 @@ impl Session {
             }
             self.visit_due(stop).await?;
             self.go_home(false).await?;
+            if self.others.told {
+                self.others.sweep_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
+            }
         }
     }
 
     /// Looks where messages may have come from, and reports what waits for the answer.
-    async fn look_first(&mut self, elsewhere: String) -> Result<(), ImapError> {
+    pub(super) async fn look_first(&mut self, elsewhere: String) -> Result<(), ImapError> {
         debug!(elsewhere, "a message may have been moved, looking where it was first");
         self.others.mark(&elsewhere);
         self.visit_due(&CancellationToken::new()).await?;
         self.go_home(true).await
     }
 
-    async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
+    pub(super) async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
         let mailbox = self.home.mailbox.clone();
         let (home, settled) = Box::pin(Opened::open(&mut self.link, &mailbox, looked)).await?;
         self.home = home;

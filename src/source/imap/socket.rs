@@ -1,31 +1,25 @@
-//! From an endpoint to a byte stream: addresses, TCP, TLS.
+//! From an endpoint to a byte stream: addresses and TCP. What goes over it is the business of `proxy` and `tls`.
 //!
 //! A watched connection is silent for minutes, so that a peer that vanished has to be found out by the kernel:
 //! keep-alive probes, and a limit on how long sent data may stay unacknowledged.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::ImapError;
-use crate::registry::{ImapEndpoint, ImapSecurity};
+use super::{proxy, tls};
+use crate::registry::{CertificatePin, ImapEndpoint, ImapSecurity, ProxyAddress, first_line_of};
 
 /// First probe of a silent connection, then every 15 s; dead after four: two minutes at most.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
@@ -50,6 +44,14 @@ impl Socket {
         }
     }
 
+    /// The pin of the server's key, where it has shown one.
+    pub(super) fn pin(&self) -> Option<CertificatePin> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => tls::pin_of(stream.get_ref().1.peer_certificates()?.first()?).ok(),
+        }
+    }
+
     /// What protects it, for people: `TLS 1.3`.
     pub(super) fn protection(&self) -> Option<String> {
         match self {
@@ -69,45 +71,75 @@ impl Socket {
 /// When the host has no address, none takes the connection in time, or the way to it would need protection that
 /// the endpoint does not ask for.
 pub(super) async fn connect(endpoint: &ImapEndpoint, limit: Duration) -> Result<TcpStream, ImapError> {
-    let stream = timeout(limit, async {
-        let addresses = resolve(endpoint).await?;
-        race(&addresses).await.map_err(|source| ImapError::Connect {
-            host: endpoint.host.clone(),
-            port: endpoint.port(),
-            source,
-        })
-    })
-    .await
-    .map_err(|_| ImapError::Timeout("connecting", limit))??;
+    let way = async {
+        match &endpoint.proxy {
+            None => direct(endpoint).await,
+            Some(proxy) => by_proxy(endpoint, proxy).await,
+        }
+    };
+    let stream = timeout(limit, way).await.map_err(|_| ImapError::Timeout("connecting", limit))??;
     tune(&stream).map_err(ImapError::Io)?;
     Ok(stream)
 }
 
-async fn resolve(endpoint: &ImapEndpoint) -> Result<Vec<SocketAddr>, ImapError> {
-    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((unbracketed(&endpoint.host), endpoint.port()))
-        .await
-        .map_err(|err| ImapError::Resolve(endpoint.host.clone(), err))?
-        .collect();
+async fn direct(endpoint: &ImapEndpoint) -> Result<TcpStream, ImapError> {
+    let (host, port) = (&endpoint.host, endpoint.port());
+    let mut addresses = resolve(host, port).await?;
     if endpoint.security == ImapSecurity::None && !endpoint.allow_plaintext {
         // By address, not by name: what `localhost` means is the resolver's to say.
         addresses.retain(|address| address.ip().to_canonical().is_loopback());
         if addresses.is_empty() {
-            return Err(ImapError::Plaintext(endpoint.host.clone()));
+            return Err(ImapError::Plaintext(host.clone()));
         }
     }
-    Ok(addresses)
+    let raced = race(&addresses, endpoint.local_address).await;
+    raced.map_err(|source| ImapError::Connect { host: host.clone(), port, source })
+}
+
+async fn by_proxy(endpoint: &ImapEndpoint, proxy: &ProxyAddress) -> Result<TcpStream, ImapError> {
+    let failed = |err| ImapError::Proxy(proxy.to_string(), err);
+    if endpoint.security == ImapSecurity::None && !endpoint.allow_plaintext {
+        // Where the proxy goes cannot be seen from here.
+        return Err(ImapError::Plaintext(endpoint.host.clone()));
+    }
+    let password = match &endpoint.proxy_password_file {
+        Some(path) => Some(first_line_of(path).await.map_err(|err| failed(err.into()))?),
+        None => None,
+    };
+    let addresses = resolve(&proxy.host, proxy.port).await?;
+    let raced = race(&addresses, endpoint.local_address).await;
+    let connect = |source| ImapError::Connect { host: proxy.host.clone(), port: proxy.port, source };
+    let mut stream = raced.map_err(connect)?;
+    stream.set_nodelay(true).map_err(ImapError::Io)?;
+    let host = unbracketed(&endpoint.host);
+    proxy::through(proxy, password.as_ref(), &mut stream, host, endpoint.port()).await.map_err(failed)?;
+    Ok(stream)
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ImapError> {
+    let found = tokio::net::lookup_host((unbracketed(host), port)).await;
+    Ok(found.map_err(|err| ImapError::Resolve(host.to_owned(), err))?.collect())
 }
 
 /// Tries the addresses in the resolver's order, each with a head start, and takes the first that answers.
-async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn race(addresses: &[SocketAddr], local: Option<IpAddr>) -> io::Result<TcpStream> {
+    // From an address of the one kind there is no way to one of the other.
+    let reachable = addresses.iter().filter(|address| local.is_none_or(|own| own.is_ipv4() == address.is_ipv4()));
     let mut tries: FuturesUnordered<_> = (0_u32..)
-        .zip(addresses)
+        .zip(reachable)
         .map(|(turn, address)| async move {
             sleep(ADDRESS_STAGGER.saturating_mul(turn)).await;
-            TcpStream::connect(address).await
+            match local {
+                None => TcpStream::connect(address).await,
+                Some(own) => {
+                    let socket = if own.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                    socket.bind(SocketAddr::new(own, 0))?;
+                    socket.connect(*address).await
+                }
+            }
         })
         .collect();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address that can be reached from here");
     while let Some(tried) = tries.next().await {
         match tried {
             Ok(stream) => return Ok(stream),
@@ -127,91 +159,9 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// TLS settings by where their certificates come from, shared by all connections: the system's authorities alone take
-/// hundreds of KiB.
-#[derive(Debug, Clone, Default)]
-pub(super) struct TlsSettings {
-    by_ca_file: Arc<Mutex<HashMap<Option<PathBuf>, Arc<ClientConfig>>>>,
-}
-
-impl TlsSettings {
-    /// Puts TLS over a stream to the endpoint.
-    ///
-    /// # Errors
-    /// When `ca_file` cannot be used, the host is no name, or the handshake fails.
-    pub(super) async fn wrap(
-        &self,
-        stream: TcpStream,
-        endpoint: &ImapEndpoint,
-        limit: Duration,
-    ) -> Result<Socket, ImapError> {
-        let host = endpoint.host.as_str();
-        let name =
-            ServerName::try_from(unbracketed(host).to_owned()).map_err(|_| ImapError::HostName(host.to_owned()))?;
-        let connector = TlsConnector::from(self.settings(endpoint.ca_file.as_deref()).await?);
-        let handshake = timeout(limit, connector.connect(name, stream)).await;
-        match handshake.map_err(|_| ImapError::Timeout("the TLS handshake", limit))? {
-            Ok(stream) => Ok(Socket::Tls(Box::new(stream))),
-            Err(err) if is_about_certificate(&err) => {
-                // The file may have been renewed since it was read.
-                self.lock().remove(&endpoint.ca_file);
-                Err(ImapError::Certificate(host.to_owned(), err))
-            }
-            Err(err) => Err(ImapError::Tls(host.to_owned(), err)),
-        }
-    }
-
-    async fn settings(&self, ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ImapError> {
-        let key = ca_file.map(Path::to_owned);
-        if let Some(settings) = self.lock().get(&key) {
-            return Ok(settings.clone());
-        }
-        let settings = Arc::new(load(ca_file).await?);
-        self.lock().insert(key, settings.clone());
-        Ok(settings)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Option<PathBuf>, Arc<ClientConfig>>> {
-        self.by_ca_file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn load(ca_file: Option<&Path>) -> Result<ClientConfig, ImapError> {
-    // Given explicitly: with two providers in one binary rustls refuses to guess.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(ImapError::TlsSetup)?;
-    Ok(if let Some(path) = ca_file {
-        builder.with_root_certificates(authorities(path).await?).with_no_client_auth()
-    } else {
-        let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(ImapError::TlsSetup)?;
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-    })
-}
-
 /// An IPv6 address may be written as in a URL.
-fn unbracketed(host: &str) -> &str {
+pub(super) fn unbracketed(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
-}
-
-async fn authorities(path: &Path) -> Result<RootCertStore, ImapError> {
-    let unusable = |why: String| ImapError::CaFile(path.to_owned(), why);
-    let text = tokio::fs::read(path).await.map_err(|err| unusable(err.to_string()))?;
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|err| unusable(err.to_string()))?;
-        store.add(certificate).map_err(|err| unusable(err.to_string()))?;
-    }
-    if store.is_empty() {
-        return Err(unusable("there is no certificate in it (PEM is expected)".to_owned()));
-    }
-    Ok(store)
-}
-
-fn is_about_certificate(err: &io::Error) -> bool {
-    let inner = err.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 impl AsyncRead for Socket {

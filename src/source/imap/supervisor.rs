@@ -27,6 +27,7 @@ use super::host::Hosts;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
 use super::session::Session;
+use crate::event::Origin;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{Account, Registry};
 
@@ -118,7 +119,8 @@ impl Shared {
         let mut contexts = Vec::new();
         for account in accounts {
             let Some(endpoint) = account.imap else { continue };
-            let health = Health::new(account.name.clone(), self.registry.clone(), self.announcements.clone());
+            let health =
+                Health::new(account.name.clone(), Origin::Imap, self.registry.clone(), self.announcements.clone());
             contexts.push(Arc::new(AccountContext {
                 signals: self.handle.register(&account.name),
                 host: hosts.host(&endpoint.host, &self.config),
@@ -299,11 +301,62 @@ impl Slot {
 }
 
 async fn session(context: Arc<ConnectionContext>, stop: &CancellationToken) -> Result<(), ImapError> {
-    let Some(logged_in) = stop.run_until_cancelled(Box::pin(context.account.log_in())).await else { return Ok(()) };
-    let logged_in = logged_in?;
-    context.report(Condition::Syncing { stalled: None });
-    let Some(opened) = stop.run_until_cancelled(Box::pin(Session::open(context, logged_in))).await else {
-        return Ok(());
+    let opening = async {
+        let logged_in = context.account.log_in().await?;
+        context.report(Condition::Syncing { stalled: None });
+        // Boxed, so that it is there once and not once more for each function that it is handed to.
+        Session::open(context, logged_in).await.map(Box::new)
     };
-    opened?.watch(stop).await
+    let Some(opened) = stop.run_until_cancelled(Box::pin(opening)).await else { return Ok(()) };
+    let mut session = opened?;
+    session.watch(stop).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::EventLogConfig;
+    use crate::registry::ImapEndpoint;
+
+    /// Ten thousand accounts idle in one process: what the future of a session holds, each of them holds. Branches
+    /// that are rare belong into boxes.
+    #[tokio::test]
+    async fn a_session_that_idles_is_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let (connections, _requests) = mpsc::channel(1);
+        let mut shared = Shared {
+            config: Arc::default(),
+            event_log: event_log.clone(),
+            registry: Registry::default(),
+            handle: WatcherHandle::default(),
+            announcements: Arc::default(),
+            connections,
+        };
+        let imap = Some(ImapEndpoint::new("localhost", "alice"));
+        let account = Account {
+            name: "alice".parse().unwrap(),
+            content: crate::event::Content::default(),
+            addresses: Vec::new(),
+            imap,
+            jmap: None,
+        };
+        let account = shared.contexts(vec![account]).remove(0);
+        let context = Arc::new(ConnectionContext::new(account, Duty::Account));
+        let stop = CancellationToken::new();
+        let size = std::mem::size_of_val(&session(context, &stop));
+        eprintln!(
+            "session future {size} Session {} AccountContext {} ConnectionContext {} Opened {} Link {} Connection {} Cursor {} Mirror {}",
+            size_of::<Session>(),
+            size_of::<AccountContext>(),
+            size_of::<ConnectionContext>(),
+            size_of::<super::super::opened::Opened>(),
+            size_of::<super::super::link::Link>(),
+            size_of::<super::super::connection::Connection>(),
+            size_of::<super::super::cursor::Cursor>(),
+            size_of::<super::super::mirror::Mirror>()
+        );
+        assert!(size <= 800, "{size} bytes");
+        event_log.close().await;
+    }
 }

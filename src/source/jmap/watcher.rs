@@ -61,7 +61,7 @@ pub async fn watch(
     let mut hosts: HashMap<String, Arc<Semaphore>> = HashMap::new();
     for account in accounts {
         let Some(endpoint) = account.jmap else { continue };
-        let health = Health::of(Origin::Jmap, account.name.clone(), registry.clone(), announcements.clone());
+        let health = Health::new(account.name.clone(), Origin::Jmap, registry.clone(), announcements.clone());
         health.report(Context::CONNECTION, Condition::START);
         let places =
             hosts.entry(endpoint.url.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX)));

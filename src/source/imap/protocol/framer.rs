@@ -115,7 +115,7 @@ impl Framer {
 
     /// Octets of a response that is not whole yet.
     #[cfg(test)]
-    fn pending(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
 
@@ -212,7 +212,7 @@ fn names_a_set(response: &[u8]) -> bool {
 fn begins_with(data: &[u8], word: &[u8]) -> bool {
     let data = data.trim_ascii_start();
     data.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word))
-        && data.get(word.len()).is_none_or(|next| !next.is_ascii_alphanumeric())
+        && data.get(word.len()).is_none_or(|next| next.is_ascii_whitespace() || *next == b'[')
 }
 
 /// What a framer makes of octets that arrive in these pieces: the responses before the first error, and the error.
@@ -275,7 +275,10 @@ mod tests {
             "* LIST () \"/\" 5}\r\n",
         ];
         assert_eq!(whole(lines.concat().as_bytes()), lines);
-        assert_eq!(whole(b"* OKAY {2}\r\n\r\n\r\n").len(), 1, "no condition, so that it may have a literal");
+        for name in ["OKAY", "NO-MORE"] {
+            let response = format!("* {name} {{2}}\r\n\r\n\r\n");
+            assert_eq!(whole(response.as_bytes()), [response.as_str()], "no condition, so that it may have a literal");
+        }
     }
 
     /// A file name with a quote that the server did not escape: what the message says must stay a literal.

@@ -102,6 +102,7 @@ mod tests {
             "QUOTAROOT INBOX \"\"",
             "METADATA \"\" (/shared/x {3}\r\nabc)",
             "XYZZY",
+            "NO-MORE",
             "X-WEIRD é (\"",
             "SORT 2 3",
         ] {

@@ -15,7 +15,7 @@ const CAPABILITIES_MAX: usize = 500;
 /// Reads a condition with what follows; nothing if it is something else.
 pub fn parse(data: &[u8]) -> Option<Reply> {
     let data = data.trim_ascii_start();
-    let word = data.iter().position(|octet| !octet.is_ascii_alphanumeric()).unwrap_or(data.len());
+    let word = data.iter().position(|octet| octet.is_ascii_whitespace() || *octet == b'[').unwrap_or(data.len());
     let (word, rest) = data.split_at(word);
     let condition = match word.to_ascii_uppercase().as_slice() {
         b"OK" => Condition::Ok,
