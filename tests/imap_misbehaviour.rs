@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, Once};
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Plan {
         let server = MisbehavingImap::with_greeting(&self.store, self.offers, self.fault, self.greeting).await;
         let account = server.account(mailboxes(self.offers));
         let watching = Watching::start(folder.path(), &[account], impatient());
-        let mut observed = Observed { store: self.store.clone(), watching, announced: BTreeMap::new() };
+        let mut observed = Observed::new(&self.store, watching);
         let lived = timeout(LIMIT, observed.live_through(&server, is_faulty)).await;
         let counts = server.counts();
         let what = match lived {
@@ -115,9 +115,15 @@ struct Observed {
     watching: Watching,
     /// By subject, which no two messages share.
     announced: BTreeMap<String, u32>,
+    /// `MailboxReset`s.
+    resets: u32,
 }
 
 impl Observed {
+    fn new(store: &Store, watching: Watching) -> Self {
+        Self { store: store.clone(), watching, announced: BTreeMap::new(), resets: 0 }
+    }
+
     /// A session's life: mail that comes by one and by many, flags, removal, a loss of the connection.
     async fn live_through(&mut self, server: &MisbehavingImap, is_faulty: bool) {
         let store = self.store.clone();
@@ -166,7 +172,7 @@ impl Observed {
 
     async fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
-            let event = self.watching.event().await;
+            let event = self.watching.event_at_last().await;
             self.take(&event);
             if wanted(&event) {
                 return;
@@ -176,6 +182,7 @@ impl Observed {
 
     fn take(&mut self, event: &Event) {
         let draft = &event.draft;
+        self.resets += u32::from(draft.kind == EventKind::MailboxReset);
         if draft.kind != EventKind::MessageNew {
             return;
         }
@@ -190,7 +197,10 @@ impl Observed {
 
     /// What is wrong with what was announced.
     fn verdict(&self) -> Option<String> {
-        let delivered = self.store.delivered();
+        self.verdict_on(&self.store.delivered())
+    }
+
+    fn verdict_on(&self, delivered: &BTreeSet<String>) -> Option<String> {
         let missing: Vec<_> = delivered.iter().filter(|subject| !self.announced.contains_key(*subject)).collect();
         let wrong: Vec<_> =
             self.announced.iter().filter(|(subject, times)| **times != 1 || !delivered.contains(*subject)).collect();
@@ -582,4 +592,215 @@ async fn what_is_huge_is_not_kept() {
     let grown = most.into_inner() - before;
     println!("{grown} KiB more at most");
     assert!(grown < MEMORY_KIB_MAX, "{grown} KiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_uids_announce_what_is_new_and_nothing_else() {
+    for offers in [BASIC, CONDSTORE, QRESYNC, RICH] {
+        let (store, folder) = (old_mail(), tempdir().unwrap());
+        let server = MisbehavingImap::start(&store, offers, Fault::None).await;
+        let watching = Watching::start(folder.path(), &[server.account(&["INBOX"])], impatient());
+        let mut observed = Observed::new(&store, watching);
+        let life = async {
+            observed.until(|event| event.draft.kind == EventKind::AccountUp).await;
+            store.deliver("INBOX", "new one");
+            observed.announcement("new one").await;
+            // As after a restore: the same messages by other UIDs, the lowest goes, and one comes while nobody looks.
+            store.change("INBOX", support::imap_model::Mailbox::renew_validity);
+            store.deliver("INBOX", "new while away");
+            observed.announcement("new while away").await;
+            store.deliver("INBOX", "new two");
+            observed.announcement("new two").await;
+            server.hang_up();
+            store.deliver("INBOX", "new after all");
+            observed.announcement("new after all").await;
+        };
+        let lived = timeout(LIMIT, life).await;
+        assert!(lived.is_ok(), "{offers}: announced {:?}", observed.announced);
+        assert_eq!((observed.verdict(), observed.resets), (None, 1), "{offers}");
+        observed.watching.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_refused_for_ever_stops_no_other() {
+    for (offers, even_its_uid) in [(BASIC, false), (BASIC, true), (QRESYNC, true), (RICH, true)] {
+        let (store, folder) = (old_mail(), tempdir().unwrap());
+        let fault = Fault::rewrite(usize::MAX, move |line, said| {
+            let has_it = said.iter().any(|response| is_fetch(response) && uid_of(response).trim_end() == "UID 4");
+            let asks = is(line, "UID FETCH") && (even_its_uid || line.contains("BODY"));
+            (asks && has_it).then(|| vec![format!("{} NO [SERVERBUG] cannot read it\r\n", tag(line))])
+        });
+        let server = MisbehavingImap::start(&store, offers, fault).await;
+        let watching = Watching::start(folder.path(), &[server.account(&["INBOX"])], impatient());
+        let mut observed = Observed::new(&store, watching);
+        let life = async {
+            observed.until(|event| event.draft.kind == EventKind::AccountUp).await;
+            store.deliver("INBOX", "unreadable");
+            store.deliver("INBOX", "new one");
+            observed.announcement("new one").await;
+            store.deliver("INBOX", "new two");
+            observed.announcement("new two").await;
+            server.hang_up();
+            store.deliver("INBOX", "new after all");
+            observed.announcement("new after all").await;
+        };
+        let lived = timeout(LIMIT, life).await;
+        let what = format!("{offers}, even its UID: {even_its_uid}");
+        assert!(lived.is_ok(), "{what}: announced {:?}, struck {}", observed.announced, server.struck());
+        assert!(server.struck() > 0, "{what}");
+        let mut delivered = store.delivered();
+        if !observed.announced.contains_key("unreadable") {
+            delivered.remove("unreadable");
+        }
+        assert_eq!(observed.verdict_on(&delivered), None, "{what}");
+        observed.watching.stop().await;
+    }
+}
+
+/// What a refusal leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reaction {
+    /// Credentials are wrong: not before a minute.
+    Waits,
+    /// A person has to act: not at all.
+    Parks,
+    /// No place for a connection, or too much was asked: not before so many seconds.
+    Pauses(u32),
+    /// For the moment: at once.
+    Retries,
+}
+
+async fn reacts(command: &'static str, answer: &'static str, expected: Reaction) {
+    let (store, folder) = (old_mail(), tempdir().unwrap());
+    let times = if expected == Reaction::Retries { 1 } else { usize::MAX };
+    let fault = Fault::rewrite(times, move |line, _| {
+        is(line, command).then(|| {
+            let tag = if answer.starts_with("BYE") { "*" } else { tag(line) };
+            vec![format!("{tag} {answer}\r\n")]
+        })
+    });
+    let server = MisbehavingImap::start(&store, BASIC, fault).await;
+    let watching = Watching::start(folder.path(), &[server.account(&["INBOX"])], impatient());
+    let refused = eventually(answer, async || {
+        let status = watching.status();
+        let is_there = match expected {
+            Reaction::Waits | Reaction::Parks => status.state == AccountState::AuthenticationError,
+            Reaction::Pauses(_) => status.retry_at.is_some(),
+            Reaction::Retries => status.state == AccountState::Connected,
+        };
+        is_there.then_some(status)
+    })
+    .await;
+    let pause = refused.retry_at.map(|at| at.as_second() - jiff::Timestamp::now().as_second());
+    assert!(server.struck() > 0, "{command} {answer}");
+    match expected {
+        Reaction::Waits => assert!(pause.is_some_and(|pause| (50..70).contains(&pause)), "{answer}: {pause:?}"),
+        Reaction::Parks => assert_eq!(pause, None, "{answer}"),
+        Reaction::Pauses(least) => {
+            assert!(pause.is_some_and(|pause| pause >= i64::from(least)), "{command} {answer}: {pause:?}");
+            assert_ne!(refused.state, AccountState::AuthenticationError, "{answer}");
+        }
+        Reaction::Retries => {}
+    }
+    if expected != Reaction::Retries {
+        // Whoever would come back comes back within milliseconds.
+        assert_eq!(server.connections(), 1, "{command} {answer}");
+        let words = answer.trim_start_matches("NO ").trim_start_matches("BAD ").rsplit(']').next().unwrap().trim();
+        assert!(refused.reason.as_deref().is_some_and(|reason| reason.contains(words)), "{answer}: {refused:?}");
+    }
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_refusal_has_its_reaction() {
+    use Reaction::{Parks, Pauses, Retries, Waits};
+    let table = [
+        ("LOGIN", "NO [AUTHENTICATIONFAILED] wrong password", Waits),
+        ("LOGIN", "NO [EXPIRED] password expired", Waits),
+        ("LOGIN", "NO LOGIN failed", Waits),
+        ("LOGIN", "NO [AUTHORIZATIONFAILED] not you", Parks),
+        ("LOGIN", "NO [CONTACTADMIN] call us", Parks),
+        ("LOGIN", "NO [PRIVACYREQUIRED] not like this", Parks),
+        ("LOGIN", "NO [WEBALERT https://example.org/unlock] Web login required", Parks),
+        ("LOGIN", "NO [ALERT] Application-specific password required", Parks),
+        ("LOGIN", "NO Web login required", Parks),
+        ("LOGIN", "NO [UNAVAILABLE] Maximum number of connections from user+IP exceeded", Pauses(290)),
+        ("LOGIN", "NO [LIMIT] too many sessions", Pauses(290)),
+        ("LOGIN", "NO [ALERT] Too many simultaneous connections. (Failure)", Pauses(290)),
+        ("LOGIN", "NO [LIMIT] Rate limit hit.", Pauses(590)),
+        ("LOGIN", "NO [THROTTLED] slowly", Pauses(590)),
+        ("EXAMINE", "BAD User is authenticated but not connected.", Pauses(290)),
+        ("LOGIN", "NO [UNAVAILABLE] Temporary authentication failure.", Retries),
+        ("LOGIN", "NO [SERVERBUG] internal error", Retries),
+        ("LOGIN", "BAD what?", Retries),
+        ("EXAMINE", "NO [INUSE] locked", Retries),
+        ("EXAMINE", "NO [CORRUPTION] being repaired", Retries),
+        ("IDLE", "BYE Session expired, please login again.", Retries),
+        ("NOOP", "BYE Session invalidated - AccessTokenExpired", Retries),
+    ];
+    futures::stream::iter(table)
+        .map(|(command, answer, reaction)| reacts(command, answer, reaction))
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<()>>()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_refused_logins_are_enough() {
+    let (store, folder) = (old_mail(), tempdir().unwrap());
+    let fault = Fault::rewrite(usize::MAX, |line, _| {
+        is(line, "LOGIN").then(|| vec![format!("{} NO [AUTHENTICATIONFAILED] wrong password\r\n", tag(line))])
+    });
+    let server = MisbehavingImap::start(&store, BASIC, fault).await;
+    let account = server.account(&["INBOX"]);
+    let mut watching = Watching::start(folder.path(), std::slice::from_ref(&account), impatient());
+    watching.until(EventKind::AccountAuthFailed).await;
+    for refused in 1..=5 {
+        let waits = eventually("the next refusal", async || {
+            let status = watching.status();
+            let is_refused = status.state == AccountState::AuthenticationError && server.connections() == refused;
+            // Asked of the one that holds it for true that nothing more happens by itself.
+            is_refused.then_some(status.retry_at)
+        })
+        .await;
+        if refused < 5 {
+            eventually("another attempt", async || {
+                watching.handle.retry(&account.name);
+                (server.connections() > refused).then_some(())
+            })
+            .await;
+        } else {
+            assert_eq!(waits, None, "it is parked");
+        }
+    }
+    server.lift();
+    eventually("an attempt that a person asked for", async || {
+        watching.handle.retry(&account.name);
+        (watching.status().state == AccountState::Connected).then_some(())
+    })
+    .await;
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_that_is_refused_leaves_the_others_watched() {
+    for offers in [BASIC, RICH] {
+        for refusal in ["NO [NONEXISTENT] no such mailbox", "NO [UNAVAILABLE] not now", "NO [NOPERM] not yours"] {
+            let (store, folder) = (old_mail(), tempdir().unwrap());
+            let fault = Fault::rewrite(usize::MAX, move |line, _| {
+                let opens = is(line, "EXAMINE LISTS") || is(line, "EXAMINE \"LISTS\"");
+                opens.then(|| vec![format!("{} {refusal}\r\n", tag(line))])
+            });
+            let server = MisbehavingImap::start(&store, offers, fault).await;
+            let mailboxes = ["INBOX", "Lists"];
+            let mut watching = Watching::start(folder.path(), &[server.account(&mailboxes)], impatient());
+            eventually("the refusal", async || (server.struck() > 0).then_some(())).await;
+            // What came before INBOX was seen for the first time is old.
+            eventually("INBOX to be watched", async || (server.idling() > 0).then_some(())).await;
+            store.deliver("INBOX", "new one");
+            assert_eq!(watching.until(EventKind::MessageNew).await.draft.uid, Some(4), "{offers} {refusal}");
+            watching.stop().await;
+        }
+    }
 }

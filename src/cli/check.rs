@@ -1,5 +1,7 @@
 //! `postrider check`: tries every configured part and says what it found.
 
+mod mailboxes;
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,11 +9,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use postrider::config::Config;
+use postrider::event::AccountName;
 use postrider::event_log::{EventLog, OpenError};
-use postrider::registry::Credentials;
-use postrider::source::imap::{self, ProbeReport};
+use postrider::registry::{Account, Credentials, ImapEndpoint};
+use postrider::source::imap::{self, ImapConfig};
 use tokio::net::TcpListener;
 
+use self::mailboxes::Found;
 use super::{CliError, Global, logging, print};
 
 /// Arguments of `postrider check`.
@@ -36,13 +40,10 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
         if loaded.config.smtp.enabled {
             failed += usize::from(!report("SMTP", port(loaded.config.smtp.listen).await)?);
         }
-        let credentials = Some(Credentials::new(&data_dir, &loaded.config.credentials));
-        for account in &loaded.config.account {
-            if let Some(endpoint) = &account.imap {
-                let found =
-                    imap::probe_account(&account.name, endpoint, &loaded.config.imap, credentials.clone()).await;
-                let told = found.map(|found| describe(&found, &endpoint.mailboxes)).map_err(told);
-                failed += usize::from(!report(&format!("account {}", account.name), told.and_then(|told| told))?);
+        let credentials = Credentials::new(&data_dir, &loaded.config.credentials);
+        for Account { name, imap, .. } in &loaded.config.account {
+            if let Some(endpoint) = imap {
+                failed += usize::from(!account(name, endpoint, &loaded.config.imap, credentials.clone()).await?);
             }
         }
         Ok::<_, CliError>(())
@@ -69,20 +70,24 @@ async fn port(address: SocketAddr) -> Result<String, String> {
     }
 }
 
-/// What a server said of itself; an error if a mailbox that is to be watched is not there.
-fn describe(found: &ProbeReport, wanted: &[String]) -> Result<String, String> {
-    let missing: Vec<_> = wanted.iter().filter(|name| !found.mailboxes.iter().any(|known| same(known, name))).collect();
-    if !missing.is_empty() {
-        return Err(format!("logged in, but there is no mailbox {missing:?}; there are {:?}", found.mailboxes));
+/// Tries an account's mailboxes, and explains what it found; false if they cannot be watched.
+async fn account(
+    name: &AccountName,
+    endpoint: &ImapEndpoint,
+    config: &ImapConfig,
+    credentials: Credentials,
+) -> Result<bool, CliError> {
+    let part = format!("account {name}");
+    let found = match imap::probe_account(name, endpoint, config, Some(credentials)).await {
+        Ok(found) => found,
+        Err(err) => return report(&part, Err(told(err))),
+    };
+    let found = Found { endpoint, config, report: &found, inotify_instances: mailboxes::inotify_instances() };
+    let works = report(&part, found.summary())?;
+    for (heading, text) in found.details() {
+        say("", &format!("{heading:<9}{text}"))?;
     }
-    let protection = found.protection.as_deref().unwrap_or("no encryption");
-    let push = if found.idle { "new mail is known at once (IDLE)" } else { "no IDLE, new mail is asked for" };
-    Ok(format!("logged in ({protection}), {} mailboxes, {push}", found.mailboxes.len()))
-}
-
-/// INBOX is the one name whose case does not matter (RFC 9051 §5.1).
-fn same(known: &str, wanted: &str) -> bool {
-    known == wanted || (known.eq_ignore_ascii_case("INBOX") && wanted.eq_ignore_ascii_case("INBOX"))
+    Ok(works)
 }
 
 /// An error with its causes on one line.

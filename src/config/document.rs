@@ -22,7 +22,7 @@ pub(super) fn read(
     environment: &[(OsString, OsString)],
 ) -> Result<(Config, Places), Problems> {
     let (variables, mut problems) = environment::variables(environment);
-    let spans = Spans { file, text, variables: &variables };
+    let spans = Spans::new(file, text, &variables);
     let keys = schema::all_keys();
 
     let (root, errors) = DeTable::parse_recoverable(text);

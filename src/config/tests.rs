@@ -265,3 +265,19 @@ fn compare(path: &str, documented: &Value, default: &Value) {
         _ => assert_eq!(documented, default, "{path}"),
     }
 }
+
+#[test]
+fn a_file_of_many_accounts_is_read_in_time() {
+    let account = |number: usize| {
+        format!(
+            "[[account]]\nname = \"user{number}\"\n[account.imap]\nhost = \"localhost\"\nusername = \"u\"\npassword_env = \"P\"\n"
+        )
+    };
+    let text: String = (0..2000).map(account).collect();
+    let begun = std::time::Instant::now();
+    let (config, places) = super::document::read(Some(Path::new("/etc/postrider.toml")), &text, &[]).unwrap();
+    // Two seconds; it were minutes if the lines were counted for each key.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(config.account.len(), 2000);
+    assert!(places.of("account[1999].imap.host").unwrap().to_string().ends_with(":11998:1"));
+}

@@ -156,6 +156,11 @@ impl MisbehavingImap {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// Connections that are in IDLE now.
+    pub fn idling(&self) -> usize {
+        self.shared.idling.load(Ordering::Relaxed)
+    }
+
     /// Ends every connection.
     pub fn hang_up(&self) {
         self.shared.hang_up.send_replace(());

@@ -48,7 +48,7 @@ impl Watching {
         let event_log = EventLog::open(folder, &EventLogConfig::default()).unwrap();
         let registry = Registry::new(accounts);
         let tail = event_log.tail();
-        let stop = CancellationToken::new();
+        let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
         let mut task = JoinSet::new();
         task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
         Self { event_log, registry, handle: WatcherHandle::default(), tail, waiting: Vec::new(), stop, task }
@@ -65,8 +65,13 @@ impl Watching {
 
     /// The next event.
     pub async fn event(&mut self) -> Event {
+        within("an event", self.event_at_last()).await
+    }
+
+    /// The same for those who have a deadline of their own.
+    pub async fn event_at_last(&mut self) -> Event {
         while self.waiting.is_empty() {
-            let batch = within("an event", self.tail.next()).await.expect("the log is open");
+            let batch = self.tail.next().await.expect("the log is open");
             assert!(!batch.gap);
             self.waiting = batch.events.iter().map(|event| serde_json::from_slice(&event.json).unwrap()).collect();
         }

@@ -65,6 +65,11 @@ impl Access {
         self.ways.providers.quirks(&endpoint.host)
     }
 
+    /// The name of the account's provider, if it is a known one.
+    pub(super) fn provider(&self, endpoint: &ImapEndpoint) -> Option<&str> {
+        self.ways.providers.name(&endpoint.host)
+    }
+
     /// What proves who we are: a password is fetched now, a token when the one that is kept is over.
     pub(super) async fn proof(&self, endpoint: &ImapEndpoint) -> Result<Proof, ImapError> {
         if let Some(command) = &endpoint.access_token_command {

@@ -133,7 +133,18 @@ impl Opened {
         self.cursor.uid_next = self.cursor.uid_next.min(uid_next);
         let has_known = self.cursor.present.is_some();
         self.learn(link).await?;
-        let new = if uid_next > self.cursor.uid_next { self.list_new(link).await? } else { UidSet::new() };
+        let is_shrunk = uid_next < before.uid_next;
+        let mut new = UidSet::new();
+        if uid_next > self.cursor.uid_next || is_shrunk {
+            new = self.list_new(link).await?;
+        }
+        if is_shrunk {
+            // Most of these were reported long ago. What came in place of others is among the newest.
+            let surplus = new.len().saturating_sub(u32::try_from(BATCH).unwrap_or(u32::MAX));
+            if let Some(last) = new.nth(surplus) {
+                new.remove_range(1, last);
+            }
+        }
         if has_known {
             self.compare_present(link, &new).await?;
         }

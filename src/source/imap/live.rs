@@ -237,11 +237,17 @@ impl Session {
         let mut crowd_until: Option<Instant> = None;
         loop {
             let now = Instant::now();
-            let is_due = [Some(rhythm.safety_at), rhythm.over_at, self.others.sweep_at, rhythm.keepalive.overdue_at()]
-                .into_iter()
-                .flatten()
-                .min()
-                .filter(|_| cycle.is_idling());
+            let is_due = [
+                Some(rhythm.safety_at),
+                rhythm.over_at,
+                self.others.sweep_at,
+                self.others.due_at(),
+                rhythm.keepalive.overdue_at(),
+            ]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| cycle.is_idling());
             let wanted = self.home.mirror.unaccounted() > 0
                 || self.others.any_due()
                 || self.others.list_again
@@ -315,7 +321,11 @@ impl Session {
     async fn poll(&mut self, stop: &CancellationToken, rhythm: &Rhythm) -> Result<(), ImapError> {
         let account = self.link.account().clone();
         let at = Instant::now() + account.config.poll_interval;
-        let until = [Some(at), rhythm.over_at, self.others.sweep_at].into_iter().flatten().min().unwrap_or(at);
+        let until = [Some(at), rhythm.over_at, self.others.sweep_at, self.others.due_at()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(at);
         while !stop.is_cancelled() && Instant::now() < until && !self.has_signals() {
             let woken = account.signals.wake.notified();
             tokio::select! {

@@ -276,10 +276,11 @@ impl KnownMailboxes {
         gone.retain(|old| {
             let is_same = |new: &str| {
                 let (before, after) = (self.0.get(*old), now.0.get(new));
+                // Cyrus 3.6 gives a renamed mailbox a MAILBOXID of random bytes: a different one proves nothing.
                 told.iter().any(|(from, to)| from == *old && to == new)
-                    || before.zip(after).is_some_and(|(before, after)| match (&before.id, &after.id) {
-                        (Some(before), Some(after)) => before == after,
-                        _ => alone && before.uid_validity.is_some() && before.uid_validity == after.uid_validity,
+                    || before.zip(after).is_some_and(|(before, after)| {
+                        (before.id.is_some() && before.id == after.id)
+                            || (alone && before.uid_validity.is_some() && before.uid_validity == after.uid_validity)
                     })
             };
             let Some(index) = come.iter().position(|new| is_same(new)) else { return true };
@@ -365,6 +366,8 @@ mod tests {
         let changes = before.changes(&other, &[]);
         assert_eq!((changes.deleted.len(), changes.created.len(), changes.renamed.len()), (1, 1, 0));
         assert_eq!(before.changes(&other, &[("Old".into(), "New".into())]), renamed("Old", "New"));
+        let (before, after) = (known(&[("Old", Some("x"), 2)]), known(&[("New", Some("E`KYU"), 2)]));
+        assert_eq!(before.changes(&after, &[]), renamed("Old", "New"));
         let before = known(&[("A", Some("x"), 1), ("B", Some("y"), 1)]);
         let after = known(&[("C", Some("y"), 1), ("D", Some("z"), 1)]);
         let changes = before.changes(&after, &[]);

@@ -247,8 +247,15 @@ impl Opened {
                 found.extend(message.uid.filter(|&uid| uid >= uid_next));
             }
         };
-        self.ask(link, "UID FETCH", &command, hear).await?;
-        Ok(found.into_iter().collect())
+        match self.ask(link, "UID FETCH", &command, hear).await {
+            Ok(()) => Ok(found.into_iter().collect()),
+            // One message that the server cannot read is enough for it to refuse all of them.
+            Err(ImapError::Refused { refusal: Refusal::Temporary, .. }) => {
+                let found = self.search(link, &format!("UID {uid_next}:*")).await?;
+                Ok(found.difference(&self.below_next()))
+            }
+            Err(err) => Err(err),
+        }
     }
 
     /// Reports listed messages, at most the `newest_max` newest one by one.

@@ -191,6 +191,11 @@ impl Providers {
         }
     }
 
+    /// What the provider of a host is called.
+    pub fn name(&self, host: &str) -> Option<&str> {
+        self.fitting(host).into_iter().map(|preset| preset.name.as_str()).find(|name| !name.is_empty())
+    }
+
     /// The name of the OAuth provider that a host takes tokens of.
     pub fn oauth_for_host(&self, host: &str) -> Option<&str> {
         self.fitting(host).into_iter().find_map(|preset| preset.oauth.as_deref())

@@ -27,6 +27,9 @@ use super::wants::Wants;
 /// A mailbox that the server refuses to open so often in a row is left alone, until it changes or for so long.
 const REFUSALS_MAX: u32 = 3;
 const REFUSED_PAUSE: std::time::Duration = std::time::Duration::from_hours(6);
+/// With NOTIFY, Dovecot 2.3 often does not tell of a mailbox that changes within half a second of another: after a visit
+/// all are looked at once more.
+const LOOK_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A connection with its mailboxes.
 pub(super) struct Session {
@@ -113,6 +116,11 @@ impl Others {
         found.map(|other| (other.is_dirty, other.not_before) = (true, None)).is_some()
     }
 
+    /// When one has its turn again that was refused.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.visited.iter().filter(|other| other.is_dirty).filter_map(|other| other.not_before).min()
+    }
+
     pub(super) fn any_due(&self) -> bool {
         self.visited.iter().any(Other::is_due)
     }
@@ -168,6 +176,9 @@ impl Session {
             }
             self.visit_due(stop).await?;
             self.go_home(false).await?;
+            if self.others.told {
+                self.others.sweep_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
+            }
         }
     }
 
@@ -245,12 +256,11 @@ impl Session {
         let Some(other) = self.others.visited.get_mut(index) else { return };
         other.refusals += 1;
         warn!(account = %self.link.context.account.name, mailbox = %other.mailbox.name, text, "mailbox was not opened");
-        if refusal == Refusal::NoMailbox {
-            self.others.list_again = true;
-            other.not_before = Some(Instant::now() + REFUSED_PAUSE);
-        } else if other.refusals >= REFUSALS_MAX {
-            other.not_before = Some(Instant::now() + REFUSED_PAUSE);
-        }
+        let is_left_alone = refusal == Refusal::NoMailbox || other.refusals >= REFUSALS_MAX;
+        let pause = if is_left_alone { REFUSED_PAUSE } else { self.link.context.account.config.retry_first };
+        other.is_dirty = true;
+        other.not_before = Some(Instant::now() + pause);
+        self.others.list_again |= refusal == Refusal::NoMailbox;
     }
 
     /// Has a look at the mailboxes of which the server does not tell.

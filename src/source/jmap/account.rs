@@ -76,11 +76,14 @@ impl Context {
         let (mut pause, longest) = APPEND_RETRY;
         loop {
             match self.event_log.append(build()).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.health.stalled(None);
+                    return Ok(());
+                }
                 Err(AppendError::Closed) => return Err(AppendError::Closed.into()),
                 Err(err) => {
                     warn!(error = %err, retry_in = ?pause, "cannot store events, new mail waits");
-                    self.report(Condition::Syncing { stalled: Some(err.to_string()) });
+                    self.health.stalled(Some(err.to_string()));
                     sleep(pause).await;
                     pause = pause.saturating_mul(2).min(longest);
                 }
