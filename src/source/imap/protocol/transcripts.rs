@@ -269,6 +269,29 @@ fn what_is_stored_of_the_densest_responses_is_bounded() {
     }
 }
 
+/// The inputs that fuzzing found to reach something new, as each kind of response: without the fuzzer, and in each run of
+/// the tests.
+#[test]
+fn what_fuzzing_collected_is_survived() {
+    let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut inputs = 0;
+    for corpus in std::fs::read_dir(corpora).unwrap() {
+        for input in std::fs::read_dir(corpus.unwrap().path()).unwrap() {
+            let input = std::fs::read(input.unwrap().path()).unwrap();
+            for begin in
+                ["", "* ", "* OK ", "* 1 FETCH (", "* 1 FETCH (BODYSTRUCTURE ", "* LIST ", "* STATUS ", "* SEARCH "]
+            {
+                let octets = [begin.as_bytes(), &input, b")\r\n"].concat();
+                assert!(heap_bytes(&parse(&octets)) <= octets.len() * 100);
+                let pieces = octets.chunks(7);
+                assert_eq!(frames(pieces), frames([&octets[..]]));
+            }
+            inputs += 1;
+        }
+    }
+    assert!(inputs > 100, "the corpora are in the repository");
+}
+
 fn any_transcript() -> impl Strategy<Value = Vec<u8>> {
     (0..ALL.len()).prop_map(|index| wire(ALL[index].1))
 }
