@@ -192,6 +192,7 @@ impl Link {
             hear(&response);
         });
         run.await?;
+        self.connection.drop_listed();
         Ok(directory)
     }
 

@@ -308,7 +308,7 @@ impl Session {
     ) -> Result<Heard, ImapError> {
         let now = Instant::now();
         self.home.mirror.hear(response, self.home.cursor.uid_next);
-        self.others.hear(response);
+        self.others.hear(self.link.connection.take_asides());
         if let Response::Status(reply) = response {
             match reply.condition {
                 Condition::Bye => return Err(bye(reply)),
