@@ -74,12 +74,14 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, CliError> {
     let filter = logging::start(&loaded.config.log, global.verbose);
     let typed = loaded.config.account.iter().filter(|account| account.is_typed()).cloned().collect();
     let reloader = Reloader { global: global.clone(), args: args.clone(), typed, filter };
-    super::runtime()?.block_on(async {
+    super::runtime()?.block_on(async move {
         // Before anything is open: who stops it now must not leave it running.
         let signals = Signals::listen()?;
         let data_dir = loaded.config.data_dir()?;
         let server = Server::open(loaded.config.clone(), &data_dir).await?;
         super::print(banner(&server, &loaded, &data_dir).as_bytes())?;
+        // The server has its own, and where each key was written takes more than what it says.
+        drop(loaded);
         Ok(signals.run(server, || reloader.load()).await)
     })
 }

@@ -229,6 +229,19 @@ impl Connection {
         self.ending = Some(EndingIdle { tag, answer_by: Instant::now() + limit, limit });
     }
 
+    /// Ends the IDLE with this tag, and waits for its answer.
+    pub(super) async fn done(
+        &mut self,
+        tag: &str,
+        patience: Patience,
+        hear: impl FnMut(Response),
+    ) -> Result<(), ImapError> {
+        command::extend(&mut self.queued, b"DONE\r\n");
+        self.flush(patience.silence).await?;
+        let sent = Sent { tag: tag.to_owned(), literals: Vec::new().into_iter() };
+        self.finish(sent, patience, hear).await.map(drop)
+    }
+
     /// Sends what is queued, in one write.
     ///
     /// One write matters: as several small segments a command waits for the peer's delayed acknowledgement.
