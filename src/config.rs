@@ -158,7 +158,13 @@ impl Config {
         let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com"));
         let imap = Some(ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") });
         let jmap = Some(JmapEndpoint::new("jmap.example.org"));
-        let account = Account { name, content: crate::event::Content::default(), addresses: vec![], imap, jmap };
+        let account = Account {
+            name,
+            content: crate::event::Content::default(),
+            addresses: vec![],
+            imap: imap.map(std::sync::Arc::new),
+            jmap,
+        };
         Self { account: vec![account], ..Self::default() }
     }
 }

@@ -143,6 +143,7 @@ async fn idle_that_the_server_ends_is_begun_again() {
     let (mut peer, mut idle) = server.idling(0, 1).await;
     for _ in 0..3 {
         peer.send(&format!("{idle} OK idled enough\r\n")).await;
+        peer.answer("NOOP", "").await;
         idle = peer.command("IDLE").await;
         peer.send("+ idling\r\n").await;
     }
@@ -280,7 +281,7 @@ async fn a_server_that_says_nothing_is_not_waited_for() {
 async fn without_starttls_nothing_is_said_in_the_clear() {
     let server = ScriptedImap::start().await;
     let mut account = server.account();
-    let endpoint = account.imap.as_mut().unwrap();
+    let endpoint = account.imap_mut().unwrap();
     endpoint.security = postrider::registry::ImapSecurity::Starttls;
     for greeting in ["* OK ready\r\n", "* PREAUTH welcome\r\n"] {
         let serve = async {
@@ -335,6 +336,7 @@ async fn uids_that_come_again_are_announced_once() {
 
     // A replica that does not have it yet, and gets it while it is watched.
     let mut peer = server.opened(5, 10).await;
+    peer.answer("UID FETCH 10:* (UID)", "").await;
     peer.answer("NOOP", "* 7 EXISTS\r\n").await;
     let both = message(6, 10, "ten") + &message(7, 11, "eleven");
     peer.answer("UID FETCH 10:* (UID FLAGS", &both).await;

@@ -21,7 +21,7 @@ fn message(subject: &str) -> String {
 }
 
 fn endpoint(account: &mut Account) -> &mut ImapEndpoint {
-    account.imap.as_mut().unwrap()
+    account.imap_mut().unwrap()
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tempfile::tempdir;
 const ALL: &str = "auth_mechanisms = plain login scram-sha-256\n";
 
 fn endpoint(account: &mut Account) -> &mut ImapEndpoint {
-    account.imap.as_mut().unwrap()
+    account.imap_mut().unwrap()
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ impl Mailbox {
             file.display()
         ));
         let mut account = dovecot.account("alice", &["INBOX"]);
-        let imap = account.imap.as_mut().unwrap();
+        let imap = account.imap_mut().unwrap();
         (imap.password_typed, imap.oauth) = (None, Some(oidc.config()));
         Self { dovecot, folder, account }
     }
@@ -95,7 +95,7 @@ async fn a_login_in_the_browser_opens_the_mailbox_by_both_mechanisms() {
         (Some(LoginMechanism::Oauthbearer), "OAUTHBEARER"),
         (Some(LoginMechanism::Xoauth2), "XOAUTH2"),
     ] {
-        mailbox.account.imap.as_mut().unwrap().mechanism = mechanism;
+        mailbox.account.imap_mut().unwrap().mechanism = mechanism;
         let report = mailbox.probe().await.unwrap();
         assert_eq!(report.method, Some(method));
     }
@@ -109,7 +109,7 @@ async fn a_token_that_the_server_refuses_is_renewed_and_tried_once() {
     let mut mailbox = Mailbox::new(&oidc);
     mailbox.log_in(&oidc).await;
     for mechanism in [LoginMechanism::Oauthbearer, LoginMechanism::Xoauth2] {
-        mailbox.account.imap.as_mut().unwrap().mechanism = Some(mechanism);
+        mailbox.account.imap_mut().unwrap().mechanism = Some(mechanism);
         oidc.order(200, json!({"access_token": "void", "expires_in": 3600}));
         let before = oidc.known().asked.len();
         mailbox.probe().await.unwrap();
@@ -160,7 +160,7 @@ async fn a_stored_login_is_of_no_use_to_another_provider_or_client() {
     let (oidc, other) = (Oidc::start().await, Oidc::start().await);
     let mut mailbox = Mailbox::new(&oidc);
     mailbox.log_in(&oidc).await;
-    mailbox.account.imap.as_mut().unwrap().oauth = Some(other.config());
+    mailbox.account.imap_mut().unwrap().oauth = Some(other.config());
     assert!(matches!(mailbox.probe().await, Err(ImapError::Oauth(OauthError::NotLoggedIn(_)))));
     assert!(other.known().asked.is_empty(), "the token was not sent");
 }
@@ -170,7 +170,7 @@ async fn a_token_command_gives_the_token() {
     let oidc = Oidc::start().await;
     let mut mailbox = Mailbox::new(&oidc);
     oidc.known().valid.insert("from-a-program".to_owned());
-    let imap = mailbox.account.imap.as_mut().unwrap();
+    let imap = mailbox.account.imap_mut().unwrap();
     imap.oauth = None;
     imap.access_token_command = Some(["echo", "from-a-program"].map(str::to_owned).to_vec());
     mailbox.probe().await.unwrap();

@@ -307,7 +307,7 @@ impl<S: MailServer> Story<S> {
         // Courier makes up a new UIDVALIDITY for each EXAMINE until somebody has opened the mailbox for writing.
         reader.command("SELECT INBOX").await;
         let mut account = account(server.imap_port(), user, watched);
-        account.imap.as_mut().unwrap().events = Some(KINDS.to_vec());
+        account.imap_mut().unwrap().events = Some(KINDS.to_vec());
         let (accounts, folder) = ([account], tempfile::tempdir().unwrap());
         let watching = Watching::start(folder.path(), &accounts, settings());
         let user = user.to_owned();

@@ -22,7 +22,7 @@ fn over_tls(dovecot: &Dovecot) -> ImapEndpoint {
         port: Some(dovecot.imaps_port),
         security: ImapSecurity::Tls,
         ca_file: Some(dovecot.ca_file()),
-        ..imap.unwrap()
+        ..(*imap.unwrap()).clone()
     }
 }
 
@@ -76,7 +76,7 @@ async fn what_is_no_proxy_is_told_as_that_and_no_password_goes_there() {
     for scheme in ["socks5", "http"] {
         let server = ScriptedImap::start().await;
         let mut account = server.account();
-        let endpoint = account.imap.as_mut().unwrap();
+        let endpoint = account.imap_mut().unwrap();
         let address = format!("{scheme}://127.0.0.1:{}", endpoint.port());
         endpoint.proxy = Some(address.parse().unwrap());
         let unprotected = probe(endpoint, &config()).await;
@@ -163,7 +163,7 @@ async fn a_server_that_asks_for_a_certificate_gets_ours() {
 async fn connections_come_from_the_address_that_is_set() {
     let server = ScriptedImap::start().await;
     let mut account = server.account();
-    let endpoint = account.imap.as_mut().unwrap();
+    let endpoint = account.imap_mut().unwrap();
     endpoint.local_address = Some("127.0.0.9".parse().unwrap());
     let script = async {
         let mut peer = server.accept().await;

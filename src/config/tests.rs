@@ -222,8 +222,8 @@ fn paths_of_the_file_start_at_its_folder() {
     let folder = loaded.file.as_ref().unwrap().parent().unwrap();
     let imap = loaded.config.account[0].imap.clone().unwrap();
     assert_eq!(loaded.config.data_dir().unwrap(), folder.join("data"));
-    assert_eq!(imap.password_file.unwrap(), folder.join("p"));
-    assert_eq!(imap.ca_file.unwrap(), PathBuf::from("/etc/ca"));
+    assert_eq!(imap.password_file.clone().unwrap(), folder.join("p"));
+    assert_eq!(imap.ca_file.clone().unwrap(), PathBuf::from("/etc/ca"));
     let home = dirs::home_dir().unwrap();
     assert_eq!(load("data_dir = '~/d'", &[]).unwrap().config.data_dir, Some(home.join("d")));
     assert_eq!(load("", &[("POSTRIDER_DATA_DIR", "d")]).unwrap().config.data_dir, Some("d".into()));

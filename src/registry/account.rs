@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub struct Account {
     pub addresses: Vec<String>,
     /// The IMAP server that holds its mailboxes. Default: none, mail comes by SMTP only.
     #[serde(default)]
-    pub imap: Option<ImapEndpoint>,
+    pub imap: Option<Arc<ImapEndpoint>>,
     /// The JMAP server that holds its mail, instead of an IMAP server. Default: none.
     #[serde(default)]
     pub jmap: Option<JmapEndpoint>,
@@ -120,6 +121,11 @@ pub struct ImapEndpoint {
 }
 
 impl Account {
+    /// The endpoint, to be changed before anything is started with it.
+    pub fn imap_mut(&mut self) -> Option<&mut ImapEndpoint> {
+        self.imap.as_mut().map(Arc::make_mut)
+    }
+
     /// Whether its mail is somewhere where it is watched.
     pub fn is_watched(&self) -> bool {
         self.imap.is_some() || self.jmap.is_some()

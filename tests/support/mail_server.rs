@@ -68,7 +68,7 @@ pub fn account(port: u16, user: &str, mailboxes: &[&str]) -> Account {
         name: user.parse().unwrap(),
         content: Content::default(),
         addresses: Vec::new(),
-        imap: Some(imap),
+        imap: Some(imap.into()),
         jmap: None,
     }
 }

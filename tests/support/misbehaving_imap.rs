@@ -129,7 +129,7 @@ impl MisbehavingImap {
             ..ImapEndpoint::new("127.0.0.1", "alice")
         };
         let (name, content) = ("alice".parse().unwrap(), Content::Preview);
-        Account { name, content, addresses: Vec::new(), imap: Some(imap), jmap: None }
+        Account { name, content, addresses: Vec::new(), imap: Some(imap.into()), jmap: None }
     }
 
     /// How often the fault struck.

@@ -35,7 +35,7 @@ impl ScriptedImap {
             name: "alice".parse().unwrap(),
             content: postrider::event::Content::Preview,
             addresses: Vec::new(),
-            imap: Some(imap),
+            imap: Some(imap.into()),
             jmap: None,
         }
     }

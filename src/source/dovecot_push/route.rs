@@ -71,7 +71,7 @@ mod tests {
             content: Content::default(),
             addresses: addresses.iter().map(|&address| address.into()).collect(),
             jmap: None,
-            imap: username.map(|username| ImapEndpoint::new("localhost", username)),
+            imap: username.map(|username| ImapEndpoint::new("localhost", username).into()),
         }
     }
 

@@ -36,7 +36,7 @@ const REFUSED_FOR_MAX: Duration = Duration::from_hours(72);
 pub(super) struct AccountContext {
     pub name: AccountName,
     pub content: Content,
-    pub endpoint: ImapEndpoint,
+    pub endpoint: Arc<ImapEndpoint>,
     pub config: Arc<ImapConfig>,
     pub event_log: EventLog,
     pub health: Arc<Health>,

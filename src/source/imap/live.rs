@@ -224,7 +224,11 @@ impl Session {
                     }
                 }
             }
-            Ended::ByServer if rhythm.ended.may_go_on(Instant::now()) => debug!("the server ended IDLE by itself"),
+            Ended::ByServer if rhythm.ended.may_go_on(Instant::now()) => {
+                debug!("the server ended IDLE by itself");
+                // What came between the two is told by some servers to those alone who ask.
+                self.home.noop(&mut self.link).await?;
+            }
             Ended::ByServer => return Err(ImapError::Protocol("IDLE ends by itself again and again".to_owned())),
             Ended::Refused => {
                 let account = self.link.account();

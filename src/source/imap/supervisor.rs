@@ -342,7 +342,7 @@ mod tests {
             name: "alice".parse().unwrap(),
             content: crate::event::Content::default(),
             addresses: Vec::new(),
-            imap,
+            imap: imap.map(Arc::new),
             jmap: None,
         };
         let account = shared.contexts(vec![account]).remove(0);
