@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Result<Account, ImapUrlError> {
         ..ImapEndpoint::new(host, username.clone())
     };
     let name = AccountName::parse(&username).map_err(|_| ImapUrlError::Name)?;
-    Ok(Account { name, content: Content::default(), addresses: Vec::new(), imap: Some(imap), jmap: None })
+    Ok(Account { name, content: Content::default(), addresses: Vec::new(), imap: Some(imap.into()), jmap: None })
 }
 
 /// A bare address whose provider is known: `you@gmail.com`.
@@ -87,7 +87,7 @@ fn known(text: &str) -> Option<Result<Account, ImapUrlError>> {
         name,
         content: Content::default(),
         addresses: Vec::new(),
-        imap: Some(imap),
+        imap: Some(imap.into()),
         jmap: None,
     }))
 }
@@ -98,10 +98,12 @@ pub fn parse_all(texts: &[String]) -> Result<Vec<Account>, ImapUrlError> {
     for text in texts {
         let account = parse(text)?;
         match accounts.iter_mut().find(|known| is_same_endpoint(known, &account)) {
-            Some(Account { imap: Some(known), .. }) => {
-                known.mailboxes.extend(account.imap.into_iter().flat_map(|imap| imap.mailboxes));
+            Some(known) => {
+                if let (Some(known), Some(more)) = (known.imap_mut(), account.imap) {
+                    known.mailboxes.extend(more.mailboxes.iter().cloned());
+                }
             }
-            _ => accounts.push(account),
+            None => accounts.push(account),
         }
     }
     Ok(accounts)
@@ -126,7 +128,7 @@ mod tests {
     use super::*;
 
     fn endpoint(text: &str) -> ImapEndpoint {
-        parse(text).unwrap().imap.unwrap()
+        parse(text).unwrap().imap.unwrap().as_ref().clone()
     }
 
     #[test]
@@ -135,7 +137,10 @@ mod tests {
         assert_eq!(account.name.as_str(), "ada@example.org");
         let imap = account.imap.unwrap();
         assert_eq!((imap.host.as_str(), imap.port(), imap.security), ("imap.example.org", 993, ImapSecurity::Tls));
-        assert_eq!((imap.username.as_str(), imap.mailboxes), ("ada@example.org", vec!["Lists/rüst?".to_owned()]));
+        assert_eq!(
+            (imap.username.as_str(), imap.mailboxes.clone()),
+            ("ada@example.org", vec!["Lists/rüst?".to_owned()])
+        );
 
         assert_eq!(endpoint("imaps://ada@example.org@imap.example.org").username, "ada@example.org");
         let starttls = endpoint("imap://ada@imap.example.org:1143/");
@@ -180,7 +185,8 @@ mod tests {
     fn mailboxes_of_one_user_share_an_account() {
         let texts = ["imaps://a@h/INBOX", "imaps://b@h", "imaps://a@h/Sent"].map(str::to_owned);
         let accounts = parse_all(&texts).unwrap();
-        let mailboxes: Vec<_> = accounts.iter().map(|account| account.imap.clone().unwrap().mailboxes).collect();
+        let mailboxes: Vec<_> =
+            accounts.iter().map(|account| account.imap.as_ref().unwrap().mailboxes.clone()).collect();
         assert_eq!(mailboxes, [vec!["INBOX", "Sent"], vec!["INBOX"]]);
     }
 }

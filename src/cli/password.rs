@@ -32,7 +32,7 @@ pub fn provide(
     if is_given && accounts.len() > 1 {
         return Err(CliError::SharedPassword);
     }
-    for imap in accounts.iter_mut().filter_map(|account| account.imap.as_mut()) {
+    for imap in accounts.iter_mut().filter_map(Account::imap_mut) {
         imap.password_file.clone_from(&args.file);
         // The shell splits the words, as it would where the person tried the command.
         imap.password_command = args.command.as_ref().map(|line| vec!["sh".into(), "-c".into(), line.clone()]);
@@ -85,11 +85,12 @@ mod tests {
     fn the_strongest_source_counts_and_a_person_is_asked_last() {
         let one = ["imaps://a@h"];
         let file = PasswordArgs { file: Some("f".into()), command: None };
-        let imap = provided(&one, &file, true, "").unwrap().remove(0).imap.unwrap();
+        let imap = provided(&one, &file, true, "").unwrap().remove(0).imap.unwrap().as_ref().clone();
         assert_eq!((imap.password_file, imap.password_env), (Some("f".into()), None));
-        let imap = provided(&one, &PasswordArgs::default(), true, "").unwrap().remove(0).imap.unwrap();
+        let imap = provided(&one, &PasswordArgs::default(), true, "").unwrap().remove(0).imap.unwrap().as_ref().clone();
         assert_eq!(imap.password_env.as_deref(), Some("POSTRIDER_IMAP_PASSWORD"));
-        let imap = provided(&one, &PasswordArgs::default(), false, "x").unwrap().remove(0).imap.unwrap();
+        let imap =
+            provided(&one, &PasswordArgs::default(), false, "x").unwrap().remove(0).imap.unwrap().as_ref().clone();
         assert_eq!(imap.password_typed.unwrap().expose_secret(), "x");
     }
 
