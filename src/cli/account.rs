@@ -122,7 +122,7 @@ fn store_password(loaded: &Loaded, credentials: &Credentials, name: &AccountName
         ("[account.imap.oauth]", imap.oauth.is_some()),
     ];
     if let Some((key, _)) = others.iter().find(|(_, is_set)| *is_set) {
-        text.push_str(&format!("it is not used as long as the configuration has {key} for this account\n"));
+        text = text + "it is not used as long as the configuration has " + key + " for this account\n";
     }
     print(text.as_bytes())
 }
@@ -165,7 +165,7 @@ async fn on_device(oauth: &Oauth) -> Result<SecretString, CliError> {
     let login = oauth.begin_on_device().await?;
     let mut text = format!("Open {}\nand type the code  {}\n", shown(&login.address), shown(&login.user_code));
     if let Some(address) = &login.address_with_code {
-        text.push_str(&format!("or open {}\n", shown(address)));
+        text = text + "or open " + &shown(address) + "\n";
     }
     print(text.as_bytes())?;
     Ok(login.finish().await?)

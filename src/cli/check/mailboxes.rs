@@ -94,7 +94,7 @@ impl Found<'_> {
     fn watched(&self) -> String {
         let chosen = &self.report.chosen;
         let names = match chosen.as_slice() {
-            [few @ ..] if few.len() <= 5 => few.join(", "),
+            few if few.len() <= 5 => few.join(", "),
             [first, second, ..] => format!("{first}, {second} and {} more", chosen.len() - 2),
             _ => String::new(),
         };

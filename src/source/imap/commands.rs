@@ -16,7 +16,7 @@ use super::refusal::During;
 use super::session::Session;
 
 /// How long somebody waits for a command, the account's connection included.
-pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_mins(1);
 /// Octets of a part that are fetched at most: what a literal may have.
 pub const PART_BYTES_MAX: u32 = 1024 * 1024;
 

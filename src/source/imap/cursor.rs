@@ -43,6 +43,7 @@ mod optional_uids {
     use super::super::protocol::UidSet;
     use super::super::uid_text;
 
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub(super) fn serialize<S: Serializer>(set: &Option<UidSet>, serializer: S) -> Result<S::Ok, S::Error> {
         match set {
             Some(set) => uid_text::serialize(set, serializer),

@@ -71,9 +71,8 @@ impl Condition {
 
     fn retry_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Connecting { retry_at, .. } => *retry_at,
+            Self::Connecting { retry_at, .. } | Self::AuthFailed { retry_at, .. } => *retry_at,
             Self::Syncing { .. } | Self::Connected => None,
-            Self::AuthFailed { retry_at, .. } => *retry_at,
             Self::Failed { retry_at, .. } => Some(*retry_at),
         }
     }

@@ -210,7 +210,7 @@ mod tests {
         let overdue = keepalive.overdue_at().unwrap().duration_since(start).as_secs_f64();
         assert!((overdue - (241.0 + 2.5 * 121.0)).abs() < 0.1, "{overdue}");
         keepalive.renewed(start + Duration::from_secs(1000));
-        assert!(keepalive.overdue_at().unwrap() > start + Duration::from_secs(1200));
+        assert!(keepalive.overdue_at().unwrap() > start + Duration::from_mins(20));
     }
 
     #[test]

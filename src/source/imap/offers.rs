@@ -38,7 +38,7 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// What a list of capabilities means. IMAP4rev2 includes what were extensions before (RFC 9051 appendix E).
+    /// What a list of capabilities means. `IMAP4rev2` includes what were extensions before (RFC 9051 appendix E).
     pub(super) fn of(capabilities: &Capabilities) -> Self {
         let rev2 = capabilities.has("IMAP4REV2");
         let qresync = capabilities.has("QRESYNC");

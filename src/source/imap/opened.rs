@@ -164,10 +164,10 @@ impl Opened {
         let unseen = self.search(link, "UNSEEN").await?.intersection(&below);
         let no_longer = known.unseen().difference(&unseen);
         // What is no longer unseen was read, or is gone.
-        let read = match no_longer.is_empty() {
-            true => UidSet::new(),
-            false => self.search(link, &format!("SEEN UID {no_longer}")).await?.intersection(&no_longer),
-        };
+        let mut read = UidSet::new();
+        if !no_longer.is_empty() {
+            read = self.search(link, &format!("SEEN UID {no_longer}")).await?.intersection(&no_longer);
+        }
         changed.extend(read.iter().map(|uid| (uid, vec!["\\Seen".to_owned()])));
         changed.extend(unseen.difference(known.unseen()).iter().map(|uid| (uid, Vec::new())));
         Ok(())

@@ -52,9 +52,9 @@ impl Arrival {
         }
         match elsewhere.iter().rfind(|seen| seen.gone.is_none()) {
             Some(there) if !looked => Self::Unclear(there.mailbox.clone()),
-            Some(_) => Self::Copy,
             None if elsewhere.is_empty() => Self::New,
-            None => Self::Copy,
+            // It is somewhere else, or was.
+            Some(_) | None => Self::Copy,
         }
     }
 }

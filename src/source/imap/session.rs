@@ -208,11 +208,11 @@ impl Session {
                 other.refusals = 0;
             }
             if let Settled::LookFirst(elsewhere) = settled {
-                if elsewhere != self.home.mailbox.name {
-                    self.visit_quietly(&elsewhere).await?;
-                } else {
+                if elsewhere == self.home.mailbox.name {
                     self.go_home(false).await?;
                     let _settled = self.home.settle(&mut self.link).await?;
+                } else {
+                    self.visit_quietly(&elsewhere).await?;
                 }
                 let _settled = self.visit(&mailbox, true).await?;
             }
@@ -234,7 +234,7 @@ impl Session {
         let (mut opened, settled) = Box::pin(Opened::open(&mut self.link, mailbox, looked)).await?;
         match settled {
             Settled::Done => Box::pin(opened.settle(&mut self.link)).await,
-            first => Ok(first),
+            first @ Settled::LookFirst(_) => Ok(first),
         }
     }
 
