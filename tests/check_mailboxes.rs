@@ -32,7 +32,7 @@ async fn check(port: u16, more: &str) -> (Option<i32>, String) {
 /// The text behind a heading.
 fn said<'a>(output: &'a str, heading: &str) -> &'a str {
     let found = output.lines().find_map(|line| line.trim_start().strip_prefix(heading)?.strip_prefix(' '));
-    found.unwrap_or_else(|| panic!("no {heading} in {output}")).trim_start()
+    found.expect(heading).trim_start()
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ impl Opened {
     async fn baseline(&mut self, link: &mut Link, uid_next: u32, mod_seq: u64) -> Result<Settled, ImapError> {
         self.cursor.uid_next = uid_next;
         self.learn(link).await?;
-        self.cursor.move_to_mod_seq(mod_seq);
+        self.cursor.move_to_mod_seq(mod_seq, &UidSet::new());
         self.store(link).await?;
         Ok(Settled::Done)
     }
@@ -161,7 +161,7 @@ impl Opened {
         self.cursor.uid_next = self.cursor.uid_next.max(uid_next);
         let settled = self.settle(link).await?;
         if settled == Settled::Done {
-            self.cursor.move_to_mod_seq(mod_seq);
+            self.cursor.move_to_mod_seq(mod_seq, &before.gone);
             if self.cursor != before {
                 self.store(link).await?;
             }
@@ -223,7 +223,7 @@ impl Opened {
             let first = uid_next.saturating_sub(u32::try_from(BATCH).unwrap_or(u32::MAX)).max(1);
             self.report_recent(link, &mut report, first, last_seen.saturating_sub(RESET_OVERLAP_SECONDS)).await?;
         }
-        self.cursor.move_to_mod_seq(mod_seq);
+        self.cursor.move_to_mod_seq(mod_seq, &UidSet::new());
         let mut cursor = self.cursor.clone();
         let counts = self.counts(&cursor);
         report.commit(&mut cursor, counts).await?;
@@ -239,9 +239,13 @@ impl Opened {
         first: u32,
         since: i64,
     ) -> Result<(), ImapError> {
+        if first >= self.cursor.uid_next {
+            return Ok(());
+        }
         let wanted = link.wanted();
+        let range = format!("{first}:{}", self.cursor.uid_next.saturating_sub(1));
         let uid_next = std::mem::replace(&mut self.cursor.uid_next, first);
-        let messages = self.fetch(link, &wanted, &format!("{first}:*"), wanted.items()).await;
+        let messages = self.fetch(link, &wanted, &range, wanted.items()).await;
         self.cursor.uid_next = uid_next;
         let account = link.account().clone();
         for (uid, message) in messages?.into_iter().filter(|(uid, _)| *uid < uid_next) {

@@ -162,6 +162,10 @@ impl Connection {
     fn note(&mut self, response: &Response, len: usize) {
         self.note_aside(response);
         match response {
+            Response::Fetch(_, message) if message.is_broken_off && message.uid.is_none() => {
+                self.unreadable += 1;
+                METRICS.unreadable.add(1);
+            }
             Response::Unreadable => {
                 self.unreadable += 1;
                 METRICS.unreadable.add(1);

@@ -54,6 +54,8 @@ pub(super) struct AccountContext {
     pub several_mailboxes: AtomicBool,
     /// Names of the mailboxes that have connections of their own, besides the first connection's.
     pub hot: Mutex<Vec<String>>,
+    /// A mailbox has lost its connection: the first connection is to deal anew.
+    pub relist: AtomicBool,
 }
 
 /// What the first connection of an account asks of the supervisor.
@@ -301,6 +303,16 @@ impl ConnectionContext {
             self.watched_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         }
         self.account.health.report(self.name(), condition);
+    }
+
+    /// Leaves its mailbox to the account's first connection. That one itself cannot.
+    pub(super) fn give_up(&self) -> bool {
+        let Duty::Mailbox(mailbox) = &self.duty else { return false };
+        let account = &self.account;
+        account.hot.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| *name != mailbox.name);
+        account.relist.store(true, Ordering::Relaxed);
+        account.signals.wake.notify_waiters();
+        true
     }
 
     /// Has its mailboxes looked at, so that a dead connection is found out.

@@ -90,10 +90,11 @@ impl Cursor {
     }
 
     /// Moves to a modification sequence up to which everything was reported. It may go back, after a restore.
-    pub(super) fn move_to_mod_seq(&mut self, mod_seq: u64) {
+    /// `known_gone` are the removals that had been reported when the server named it: later ones may come after it.
+    pub(super) fn move_to_mod_seq(&mut self, mod_seq: u64, known_gone: &UidSet) {
         if self.mod_seq != mod_seq {
             self.mod_seq = mod_seq;
-            self.gone = UidSet::new();
+            self.gone = self.gone.difference(known_gone);
         }
     }
 
@@ -230,7 +231,7 @@ mod tests {
         cursor.flags = Some(Box::new(KnownFlags::new(UidSet::of_range(3, 4), true)));
         cursor.present = Some(UidSet::of_range(1, 6));
         cursor.mailbox_id = Some("F1".into());
-        cursor.move_to_mod_seq(u64::MAX >> 1);
+        cursor.move_to_mod_seq(u64::MAX >> 1, &UidSet::new());
         assert_eq!(Stored::parse(Some(&cursor.to_checkpoint())), Stored::At(Box::new(cursor)));
         let first_format = r#"{"uid_validity":1,"uid_next":9}"#;
         assert_eq!(Stored::parse(Some(first_format)), Stored::At(Box::new(Cursor::at(1, 9))));
@@ -246,8 +247,9 @@ mod tests {
         assert_eq!(cursor.newly_gone(&vanished), UidSet::of_range(8, 9), "what was never reported is not");
         cursor.forget(&UidSet::of_range(8, 9));
         assert_eq!(cursor.newly_gone(&vanished), UidSet::new(), "told again");
-        cursor.move_to_mod_seq(5);
-        assert_eq!(cursor.gone, UidSet::new());
+        cursor.move_to_mod_seq(5, &UidSet::of_range(9, 9));
+        assert_eq!(cursor.gone, UidSet::of_range(8, 8), "this one may have gone since");
+        cursor.gone = UidSet::new();
         cursor.present = Some(UidSet::of_range(1, 2));
         assert_eq!(cursor.newly_gone(&UidSet::of_range(2, 9)), UidSet::of_range(2, 2));
         cursor.advance(u32::MAX);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::context::Mailbox;
+use super::cursor::Cursor;
 use super::error::ImapError;
 use super::link::Link;
 use super::mailboxes::{Directory, KnownMailboxes, MailboxChanges};
@@ -18,7 +19,7 @@ use crate::event_log::Append;
 pub(super) async fn notify(link: &mut Link) -> Result<bool, ImapError> {
     let messages =
         if link.wants.any_flags() { "MessageNew MessageExpunge FlagChange" } else { "MessageNew MessageExpunge" };
-    let names = if link.wants.mailboxes { " MailboxName" } else { "" };
+    let names = if link.wants.follows_mailboxes { " MailboxName" } else { "" };
     let command = format!("NOTIFY SET (selected ({messages})) (personal ({messages}{names}))");
     match link.run("NOTIFY", &command, drop::<Response>).await {
         Ok(_) => Ok(true),
@@ -34,7 +35,7 @@ pub(super) async fn notify(link: &mut Link) -> Result<bool, ImapError> {
 /// Reports what happened to mailboxes since they were last listed, and stores the list. Returns the names of those that
 /// are new.
 pub(super) async fn report_changes(link: &Link, directory: &Directory) -> Result<Vec<String>, ImapError> {
-    if !link.wants.mailboxes {
+    if !link.wants.follows_mailboxes {
         return Ok(Vec::new());
     }
     let account = link.account();
@@ -56,7 +57,16 @@ pub(super) async fn report_changes(link: &Link, directory: &Directory) -> Result
         }
     }
     let list = serde_json::to_string(&now).unwrap_or_default();
-    let drafts = drafts(link, &changes);
+    let drafts = if link.wants.mailboxes { drafts(link, &changes) } else { Vec::new() };
+    for created in &changes.created {
+        // In the same commit: should the connection end before the mailbox is opened, what is in it is new all the same.
+        if let Some(uid_validity) = directory.entries.get(created).and_then(|entry| entry.status.uid_validity) {
+            let key = Mailbox::new(&account.name, created, None).checkpoint_key;
+            if account.event_log.checkpoint(&key).await?.is_none() {
+                positions.push((key, Cursor::at(uid_validity, 1).to_checkpoint()));
+            }
+        }
+    }
     let build = || {
         let mut append = Append::new();
         for draft in &drafts {

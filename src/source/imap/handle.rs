@@ -99,7 +99,11 @@ impl Signals {
     pub(super) fn mailbox_changed(&self, mailbox: &str) {
         {
             let mut changed = self.changed();
-            if changed.len() < CHANGED_MAX && !changed.iter().any(|name| **name == *mailbox) {
+            if !changed.iter().any(|name| **name == *mailbox) {
+                // The oldest may be of mailboxes that nobody looks after.
+                if changed.len() >= CHANGED_MAX {
+                    changed.remove(0);
+                }
                 changed.push(mailbox.into());
             }
         }

@@ -243,7 +243,14 @@ impl Health {
         let mut draft = Draft::of_account(kind, self.origin, &self.account);
         draft.reason.clone_from(&reason);
         event_log.append(Append::event(draft)).await?;
-        self.lock().announced = Some(kind);
+        let changed_again = {
+            let mut states = self.lock();
+            states.announced = Some(kind);
+            states.unannounced().is_some()
+        };
+        if changed_again && let Some(this) = self.this.upgrade() {
+            self.announcements.add(this);
+        }
         info!(account = %self.account, %kind, reason, "account changed state");
         Ok(())
     }

@@ -17,6 +17,8 @@ use super::config::ImapConfig;
 const RENEW_LEAST: Duration = Duration::from_secs(50);
 /// Two connections that ended at nearly the same age of their IDLE were ended by a clock.
 const SAME_AGE: f64 = 0.1;
+/// Ends that are nearer to each other in time may have the same cause.
+const APART: Duration = Duration::from_secs(5);
 /// After so many changes that IDLE did not announce, the host's IDLE is not relied on.
 const MISSED_MAX: u32 = 3;
 /// For how long a host whose IDLE does not work is polled.
@@ -85,7 +87,7 @@ pub(super) struct Host {
 #[derive(Debug, Default)]
 struct Learnt {
     /// Age of its IDLE when a connection was last ended by the peer.
-    ended_at: Option<Duration>,
+    ended_at: Option<(Duration, Instant)>,
     renew: Option<Duration>,
     missed: u32,
     idle_again: Option<Instant>,
@@ -110,8 +112,11 @@ impl Host {
     /// The peer ended a connection that had been idling for so long. Says what is newly learnt from it.
     pub(super) fn ended_while_idle(&self, age: Duration) -> Option<Duration> {
         let mut learnt = lock(&self.learnt);
-        let before = learnt.ended_at.replace(age)?;
-        let is_same = age.abs_diff(before) <= age.mul_f64(SAME_AGE);
+        let now = Instant::now();
+        let (before, at) = learnt.ended_at.replace((age, now))?;
+        // Connections that end together were ended by a restart, which says nothing of their age.
+        let is_apart = now.duration_since(at) >= APART;
+        let is_same = is_apart && age.abs_diff(before) <= age.mul_f64(SAME_AGE);
         let renew = age.mul_f64(0.8).max(RENEW_LEAST);
         if !is_same || learnt.renew.is_some_and(|known| known <= renew) {
             return None;
@@ -164,18 +169,23 @@ mod tests {
         assert_eq!((0..5).map(|_| after(&mut pace, later)).max(), Some(200));
     }
 
-    #[test]
-    fn a_clock_at_the_other_end_is_learnt() {
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_at_the_other_end_is_learnt() {
         let hosts = Hosts::new(&ImapConfig::default());
         let host = hosts.host("IMAP.example.org", &ImapConfig::default());
         let configured = Duration::from_secs(270);
-        assert_eq!(host.ended_while_idle(Duration::from_secs(200)), None, "once is chance");
-        assert_eq!(host.ended_while_idle(Duration::from_secs(100)), None, "another age");
-        assert_eq!(host.ended_while_idle(Duration::from_secs(105)), Some(Duration::from_secs(84)));
+        let end = async |seconds| {
+            tokio::time::advance(Duration::from_secs(60)).await;
+            host.ended_while_idle(Duration::from_secs(seconds))
+        };
+        assert_eq!(end(200).await, None, "once is chance");
+        assert_eq!(end(100).await, None, "another age");
+        assert_eq!(host.ended_while_idle(Duration::from_secs(100)), None, "at the same moment: a restart");
+        assert_eq!(end(105).await, Some(Duration::from_secs(84)));
         let same = hosts.host("imap.example.org", &ImapConfig::default());
         assert_eq!(same.renew(configured), Duration::from_secs(84));
-        host.ended_while_idle(Duration::from_secs(10));
-        assert_eq!(host.ended_while_idle(Duration::from_secs(10)), Some(RENEW_LEAST));
+        end(10).await;
+        assert_eq!(end(10).await, Some(RENEW_LEAST));
     }
 
     #[test]

@@ -63,6 +63,10 @@ pub(super) async fn examine(
             counted = true;
             examined.mirror.open(count);
         }
+        // All before it was said of the mailbox that was open until then (RFC 7162 §3.2.11).
+        Response::Status(Reply { code: Some(Code::Named(code)), .. }) if code == "CLOSED" => {
+            (examined, counted) = (Examined::default(), false);
+        }
         Response::Status(reply) => examined.hear(reply.code),
         other => examined.mirror.hear(&other, uid_next),
     });

@@ -5,6 +5,7 @@
 //! IDLE covers servers that say nothing of what came between opening the mailbox and IDLE. And since some servers
 //! accept IDLE and never speak, every mailbox is looked at now and then although nothing was announced.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -101,6 +102,7 @@ impl Session {
         let now = Instant::now();
         self.take_signals().await?;
         if self.link.context.duty == Duty::Account {
+            self.others.list_again |= self.link.account().relist.swap(false, Ordering::Relaxed);
             self.run_commands().await?;
         }
         if self.others.sweep_at.is_some_and(|at| at <= now) || self.others.list_again {
@@ -124,6 +126,7 @@ impl Session {
     /// Looks at the home although nothing was announced, and notes how far its changes go.
     async fn safety_poll(&mut self) -> Result<(), ImapError> {
         let name = self.home.mailbox.name.clone();
+        let known_gone = self.home.cursor.gone.clone();
         let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
         let status = match self.link.status(&name, |response| mirror.hear(response, uid_next)).await {
             Ok(status) => status,
@@ -133,19 +136,31 @@ impl Session {
             }
             Err(err) => return Err(err),
         };
+        if status.uid_validity.is_some_and(|found| found != self.home.cursor.uid_validity && found != 0) {
+            // It was deleted and made anew under the same name.
+            return self.go_home(false).await;
+        }
         self.home.noop(&mut self.link).await?;
         let has_more = status.uid_next.is_some_and(|next| next > self.home.cursor.uid_next);
         if has_more && self.home.mirror.unaccounted() == 0 {
             // There is more than the server ever announced on this connection.
-            let _settled = self.home.fetch_new(&mut self.link).await?;
+            self.fetch_unannounced().await?;
         }
         self.note_missed();
         if let Some(mod_seq) = status.highest_mod_seq.filter(|_| self.link.qresync) {
             // All changes up to here have been told in the answer to NOOP at the latest.
             self.home.settle_changes(&mut self.link).await?;
-            self.home.reach(&self.link, mod_seq).await?;
+            self.home.reach(&self.link, mod_seq, &known_gone).await?;
         }
         Ok(())
+    }
+
+    /// Reports new mail, whether it was announced or not.
+    async fn fetch_unannounced(&mut self) -> Result<(), ImapError> {
+        match self.home.fetch_new(&mut self.link).await? {
+            Settled::Done => Ok(()),
+            Settled::LookFirst(elsewhere) => self.look_first(elsewhere).await,
+        }
     }
 
     /// Counts a message that IDLE should have announced long ago.
@@ -171,9 +186,7 @@ impl Session {
                 self.others.mark(&name);
             } else if self.home.mirror.unaccounted() == 0 {
                 // Without waiting for a word of the server: Dovecot takes half a second to announce what is there.
-                if let Settled::LookFirst(elsewhere) = self.home.fetch_new(&mut self.link).await? {
-                    self.look_first(elsewhere).await?;
-                }
+                self.fetch_unannounced().await?;
                 self.home.noop(&mut self.link).await?;
             }
         }
@@ -183,7 +196,8 @@ impl Session {
     fn has_signals(&self) -> bool {
         let (signals, context) = (&self.link.account().signals, &self.link.context);
         signals.has_changed(|name| context.looks_after(name))
-            || (context.duty == Duty::Account && signals.has_commands())
+            || (context.duty == Duty::Account
+                && (signals.has_commands() || context.account.relist.load(Ordering::Relaxed)))
     }
 
     /// Does what an IDLE that has ended calls for.
@@ -219,7 +233,7 @@ impl Session {
                     self.home.take_latest_received();
                     self.home.noop(&mut self.link).await?;
                     if self.home.mirror.unaccounted() > 0 {
-                        let _settled = self.home.fetch_new(&mut self.link).await?;
+                        self.fetch_unannounced().await?;
                         self.note_missed();
                     }
                 }
@@ -245,6 +259,8 @@ impl Session {
         let mut cycle = Box::pin(self.begin_idle(rhythm)).await?;
         let mut crowd_until: Option<Instant> = None;
         loop {
+            // Made before anything is looked at: what is said from here on wakes it.
+            let woken = signals.wake.notified();
             let now = Instant::now();
             let is_due = [
                 Some(rhythm.safety_at),
@@ -264,7 +280,10 @@ impl Session {
                 || is_due.is_some_and(|at| at <= now)
                 || self.has_signals();
             let deadline = match cycle.next(now, wanted) {
-                Next::WaitUntil(deadline) => [Some(deadline), is_due, crowd_until].into_iter().flatten().min(),
+                Next::WaitUntil(deadline) => {
+                    let crowd = crowd_until.filter(|_| cycle.is_idling());
+                    [Some(deadline), is_due, crowd].into_iter().flatten().min()
+                }
                 Next::SendDone => return Ok(Ended::Done(cycle.into_tag())),
                 Next::Dead => return Err(ImapError::Timeout("IDLE", ACCEPT_WITHIN)),
             };
@@ -277,7 +296,6 @@ impl Session {
                 Box::pin(self.home.settle_changes(&mut self.link)).await?;
                 continue;
             }
-            let woken = signals.wake.notified();
             let read = tokio::select! {
                 read = self.link.connection.read_until(deadline.unwrap_or(now)) => read,
                 () = stop.cancelled(), if !stop.is_cancelled() => continue,
@@ -343,8 +361,11 @@ impl Session {
             .flatten()
             .min()
             .unwrap_or(at);
-        while !stop.is_cancelled() && Instant::now() < until && !self.has_signals() {
+        loop {
             let woken = account.signals.wake.notified();
+            if stop.is_cancelled() || Instant::now() >= until || self.has_signals() {
+                break;
+            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = woken => {}

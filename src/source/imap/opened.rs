@@ -91,11 +91,12 @@ impl Opened {
     }
 
     /// Stores that everything up to a modification sequence is reported.
-    pub(super) async fn reach(&mut self, link: &Link, mod_seq: u64) -> Result<(), ImapError> {
+    /// `known_gone` are the removals that had been reported when the server named it.
+    pub(super) async fn reach(&mut self, link: &Link, mod_seq: u64, known_gone: &UidSet) -> Result<(), ImapError> {
         if self.mirror.has_news() || self.cursor.mod_seq == mod_seq {
             return Ok(());
         }
-        self.cursor.move_to_mod_seq(mod_seq);
+        self.cursor.move_to_mod_seq(mod_seq, known_gone);
         self.store(link).await
     }
 
@@ -213,6 +214,12 @@ impl Opened {
                 let found = self.list_new(link).await?;
                 return self.report_listed(link, &found, None).await;
             }
+            let answered = messages.values().filter(|message| wanted.is_answered_by(message)).count();
+            if answered > 0 && answered < messages.len() {
+                // Half of an answer: none may be passed over for the sake of a later one that is whole.
+                let found = self.list_new(link).await?;
+                return self.report_listed(link, &found, None).await;
+            }
             let pause = pauses.next();
             if pause.is_some() {
                 messages.retain(|_, message| wanted.is_answered_by(message));
@@ -247,10 +254,11 @@ impl Opened {
                 found.extend(message.uid.filter(|&uid| uid >= uid_next));
             }
         };
+        let unreadable = link.connection.unreadable();
         match self.ask(link, "UID FETCH", &command, hear).await {
-            Ok(()) => Ok(found.into_iter().collect()),
-            // One message that the server cannot read is enough for it to refuse all of them.
-            Err(ImapError::Refused { refusal: Refusal::Temporary, .. }) => {
+            Ok(()) if link.connection.unreadable() == unreadable => Ok(found.into_iter().collect()),
+            // One message that the server cannot read is enough for it to refuse all of them, or to say nonsense.
+            Ok(()) | Err(ImapError::Refused { refusal: Refusal::Temporary, .. }) => {
                 let found = self.search(link, &format!("UID {uid_next}:*")).await?;
                 Ok(found.difference(&self.below_next()))
             }
@@ -339,12 +347,14 @@ impl Opened {
         let (account, mailbox) = (link.account().clone(), self.mailbox.clone());
         let mut report = Report::new(&account, &mailbox);
         let mut cursor = self.cursor.clone();
+        // One for all of them: a thousand copies must not hold up what comes behind.
+        let deadline = Instant::now() + ELSEWHERE_WITHIN;
         for (&uid, message) in &messages {
             let mut summarised = wanted.summarise(message);
             if let Some(summary) = summarised.summary.as_mut().filter(|_| new.reduced.contains(uid)) {
                 summary.parse_error = true;
             }
-            let arrival = self.arrival(link, &summarised).await?;
+            let arrival = self.arrival(link, &summarised, deadline).await?;
             if let Arrival::Unclear(elsewhere) = arrival {
                 link.context.fetch_is_stored();
                 return Ok(Settled::LookFirst(elsewhere));
@@ -372,10 +382,10 @@ impl Opened {
     }
 
     /// What a message is, by where it was seen before.
-    async fn arrival(&self, link: &Link, message: &Summarised) -> Result<Arrival, ImapError> {
+    async fn arrival(&self, link: &Link, message: &Summarised, deadline: Instant) -> Result<Arrival, ImapError> {
         let account = link.account();
         let Some(key) = message.key.filter(|_| account.recognises()) else { return Ok(Arrival::New) };
-        let deadline = Instant::now() + ELSEWHERE_WITHIN;
+        let mut is_asked = false;
         loop {
             let mut seen = account.event_log.sightings(&account.name, key).await?;
             seen.retain(|sighting: &Sighting| sighting.mailbox != self.mailbox.name);
@@ -388,7 +398,9 @@ impl Opened {
             if Instant::now() >= deadline {
                 return Ok(Arrival::of(&seen, true, Timestamp::now()));
             }
-            account.signals.mailbox_changed(elsewhere);
+            if !std::mem::replace(&mut is_asked, true) {
+                account.signals.mailbox_changed(elsewhere);
+            }
             sleep_until(Instant::now() + ELSEWHERE_PAUSE).await;
         }
     }
@@ -453,12 +465,20 @@ impl Opened {
         let form = if link.offers.esearch { "RETURN (ALL) " } else { "" };
         let command = format!("UID SEARCH {form}{criteria}");
         let mut found = UidSet::new();
+        let mut is_answered = false;
+        let unreadable = link.connection.unreadable();
         let hear = |response| {
             if let Response::Search(result) = response {
+                is_answered = true;
                 found.extend(&result.found);
             }
         };
         self.ask(link, "UID SEARCH", &command, hear).await?;
+        let must_find = criteria == "ALL" && self.mirror.exists() > 0;
+        if !is_answered && (must_find || link.connection.unreadable() > unreadable) {
+            // That nothing was found would mean that everything is gone.
+            return Err(ImapError::Protocol("an answer to SEARCH that cannot be read".to_owned()));
+        }
         Ok(found)
     }
 

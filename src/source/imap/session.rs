@@ -130,7 +130,7 @@ impl Session {
         let mut link = Link::start(context.clone(), logged_in, wants).await?;
         let found = match &context.duty {
             Duty::Mailbox(mailbox) => Found { home: mailbox.clone(), others: Vec::new(), told: false },
-            Duty::Account => match selection.only_name().filter(|_| !wants.mailboxes) {
+            Duty::Account => match selection.only_name().filter(|_| !wants.follows_mailboxes) {
                 Some(name) => {
                     let home = Arc::new(Mailbox::new(&account.name, name, None));
                     Found { home, others: Vec::new(), told: false }
@@ -163,6 +163,11 @@ impl Session {
             if stop.is_cancelled() || !self.others.any_due() {
                 return Ok(());
             }
+            // What is still to be said of this mailbox must not be taken for the next one's.
+            self.home.noop(&mut self.link).await?;
+            if self.home.mirror.has_news() {
+                continue;
+            }
             self.visit_due(stop).await?;
             self.go_home(false).await?;
         }
@@ -181,11 +186,13 @@ impl Session {
         let (home, settled) = Box::pin(Opened::open(&mut self.link, &mailbox, looked)).await?;
         self.home = home;
         if let Settled::LookFirst(elsewhere) = settled {
-            // It was looked at, unless it is looked after no longer.
-            debug!(elsewhere, "where a message came from cannot be looked at");
+            self.visit_quietly(&elsewhere).await?;
             (self.home, _) = Box::pin(Opened::open(&mut self.link, &mailbox, true)).await?;
         }
-        Ok(())
+        // That was then: what comes from now on may have been somewhere else until now.
+        self.home.looked = false;
+        // What came between opening the mailbox and IDLE is told by some servers to those alone who ask.
+        self.home.noop(&mut self.link).await
     }
 
     /// Visits the mailboxes that may have changed.
@@ -254,7 +261,7 @@ impl Session {
         let config = self.link.account().config.clone();
         let pause = if self.others.told { config.safety_poll } else { config.sweep_interval };
         self.others.sweep_at = Some(Instant::now() + pause);
-        let lists = self.link.offers.list_status || self.link.wants.mailboxes || self.others.list_again;
+        let lists = self.link.offers.list_status || self.link.wants.follows_mailboxes || self.others.list_again;
         if lists {
             self.list_again().await?;
         }
@@ -327,7 +334,7 @@ async fn find(link: &mut Link, selection: &Selection) -> Result<Found, ImapError
     }
     account.several_mailboxes.store(mailboxes.len() > 1, Ordering::Relaxed);
     let home = mailboxes.remove(0);
-    let told = (!mailboxes.is_empty() || link.wants.mailboxes) && link.offers.notify && account.config.notify;
+    let told = (!mailboxes.is_empty() || link.wants.follows_mailboxes) && link.offers.notify && account.config.notify;
     if told {
         link.connection.keep_asides();
     }

@@ -38,6 +38,8 @@ const AFTER_CAPACITY: Duration = Duration::from_mins(5);
 const AFTER_THROTTLED: Duration = Duration::from_mins(10);
 /// A session that the server ends in due time begins again after up to so long.
 const AFTER_SESSION_OVER: Duration = Duration::from_secs(2);
+/// A session that ends sooner was not meant to: it is renewed with the pauses of a failure.
+const PLANNED_LEAST: Duration = Duration::from_mins(1);
 /// A connection that failed so often in a row is announced as down; the first loss of a watched one is not, since it
 /// is mostly back before anybody could act.
 const FAILURES_ANNOUNCED: u32 = 2;
@@ -140,6 +142,7 @@ impl Shared {
                 connections: self.connections.clone(),
                 several_mailboxes: AtomicBool::new(false),
                 hot: std::sync::Mutex::default(),
+                relist: AtomicBool::new(false),
             }));
         }
         contexts
@@ -175,7 +178,7 @@ impl Sessions {
                     let signals = context.account.signals.clone();
                     tokio::select! {
                         () = sleep(after) => {}
-                        () = signals.retry.notified() => {}
+                        () = signals.retry.notified() => context.account.logins.release(),
                     }
                 };
                 if stop.run_until_cancelled(waiting).await.is_none() {
@@ -225,7 +228,8 @@ impl Sessions {
     fn requested(&mut self, request: ConnectionRequest) {
         let ConnectionRequest::Watch(account, mailboxes) = request;
         let mut missing: Vec<Arc<Mailbox>> = mailboxes;
-        for slot in self.slots.values().filter(|slot| Arc::ptr_eq(&slot.context.account, &account)) {
+        let running = self.slots.values().filter(|slot| !slot.stop.is_cancelled());
+        for slot in running.filter(|slot| Arc::ptr_eq(&slot.context.account, &account)) {
             let Duty::Mailbox(mailbox) = &slot.context.duty else { continue };
             match missing.iter().position(|wanted| wanted.name == mailbox.name) {
                 Some(index) => drop(missing.swap_remove(index)),
@@ -250,6 +254,11 @@ impl Sessions {
             _ if slot.stop.is_cancelled() => slot.context.account.health.forget(slot.context.name()),
             // A log that is closed is not opened again: postrider is on its way out.
             Ok(()) | Err(ImapError::Append(AppendError::Closed)) => {}
+            // The server has no place for it: the account's first connection looks after its mailbox too.
+            Err(err) if err.refusal() == Some(Refusal::Capacity) && slot.context.give_up() => {
+                slot.failed(&err);
+                slot.context.account.health.forget(slot.context.name());
+            }
             Err(err) => {
                 let after = slot.failed(&err);
                 self.start(slot, after);
@@ -264,7 +273,7 @@ impl Slot {
         let account = self.context.account.clone();
         let lived = self.context.take_lived();
         self.was_watched |= lived.is_some();
-        if err.is_planned() && lived.is_some() {
+        if err.is_planned() && lived.is_some_and(|lived| lived >= PLANNED_LEAST) {
             info!(account = %account.name, connection = self.context.name(), "the session is over, beginning the next");
             self.context.report(Condition::START);
             return AFTER_SESSION_OVER.mul_f64(rand::random_range(0.1..1.0));

@@ -18,20 +18,31 @@ pub(super) struct Wants {
     pub expunge: bool,
     /// `MailboxCreate`, `MailboxDelete`, `MailboxRename`.
     pub mailboxes: bool,
+    /// Which mailboxes there are must be known, whether it is reported or not: those that a pattern brings are watched.
+    pub follows_mailboxes: bool,
 }
 
 impl Wants {
     pub(super) fn of(endpoint: &ImapEndpoint, has_pattern: bool) -> Self {
         let Some(events) = &endpoint.events else {
-            return Self { read: true, flags: false, trash: false, expunge: true, mailboxes: has_pattern };
+            return Self {
+                read: true,
+                flags: false,
+                trash: false,
+                expunge: true,
+                mailboxes: has_pattern,
+                follows_mailboxes: has_pattern,
+            };
         };
         let wants = |kinds: &[EventKind]| events.iter().any(|kind| kinds.contains(kind));
+        let mailboxes = wants(&[EventKind::MailboxCreate, EventKind::MailboxDelete, EventKind::MailboxRename]);
         Self {
+            mailboxes,
+            follows_mailboxes: mailboxes || has_pattern,
             read: wants(&[EventKind::MessageRead]),
             flags: wants(&[EventKind::FlagsSet, EventKind::FlagsClear]),
             trash: wants(&[EventKind::MessageTrash]),
             expunge: wants(&[EventKind::MessageExpunge]),
-            mailboxes: wants(&[EventKind::MailboxCreate, EventKind::MailboxDelete, EventKind::MailboxRename]),
         }
     }
 
