@@ -140,7 +140,16 @@ impl Opened {
     /// Messages that were there and are not any more, found by listing those that are.
     pub(super) async fn missing(&mut self, link: &mut Link) -> Result<UidSet, ImapError> {
         let Some(before) = self.cursor.present.clone() else { return Ok(UidSet::new()) };
+        let exist = self.mirror.exists();
         let found = self.search(link, "ALL").await?;
+        // Meanwhile some may have come, or gone.
+        let exist = exist.min(self.mirror.exists());
+        if found.len() < exist {
+            // No answer at all, or half of one: whoever believed it would have messages vanish that are there.
+            let (mailbox, listed) = (&self.mailbox.name, found.len());
+            warn!(account = %link.account().name, mailbox, listed, exist, "a list of all messages that lacks some");
+            return Ok(UidSet::new());
+        }
         self.mirror.relist(found.intersection(&self.below_next()));
         Ok(before.difference(&found))
     }
@@ -247,10 +256,12 @@ impl Opened {
                 found.extend(message.uid.filter(|&uid| uid >= uid_next));
             }
         };
+        let unreadable = link.connection.unreadable();
         match self.ask(link, "UID FETCH", &command, hear).await {
-            Ok(()) => Ok(found.into_iter().collect()),
-            // One message that the server cannot read is enough for it to refuse all of them.
-            Err(ImapError::Refused { refusal: Refusal::Temporary, .. }) => {
+            Ok(()) if link.connection.unreadable() == unreadable => Ok(found.into_iter().collect()),
+            // One message that the server cannot read is enough for it to refuse all of them; and a line that makes no
+            // sense may be a message's.
+            Ok(()) | Err(ImapError::Refused { refusal: Refusal::Temporary, .. }) => {
                 let found = self.search(link, &format!("UID {uid_next}:*")).await?;
                 Ok(found.difference(&self.below_next()))
             }
@@ -451,6 +462,7 @@ impl Opened {
     pub(super) async fn search(&mut self, link: &mut Link, criteria: &str) -> Result<UidSet, ImapError> {
         let form = if link.offers.esearch { "RETURN (ALL) " } else { "" };
         let command = format!("UID SEARCH {form}{criteria}");
+        let unreadable = link.connection.unreadable();
         let mut found = UidSet::new();
         let hear = |response| {
             if let Response::Search(result) = response {
@@ -458,6 +470,10 @@ impl Opened {
             }
         };
         self.ask(link, "UID SEARCH", &command, hear).await?;
+        if link.connection.unreadable() > unreadable {
+            // What was not found counts as gone, or as read.
+            return Err(ImapError::Protocol("an answer to a search that makes no sense".to_owned()));
+        }
         Ok(found)
     }
 
