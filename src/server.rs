@@ -100,6 +100,9 @@ impl Server {
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
         let dovecot_push = config.dovecot.secret().await?.map(|secret| {
             let (watcher, event_log, metrics) = (watcher.clone(), event_log.clone(), metrics.clone());
+            for account in config.account.iter().filter(|a| a.imap.as_ref().is_some_and(|imap| imap.dovecot_push)) {
+                watcher.at_login(&account.name, &dovecot_push::metadata_command(&secret.token(&account.name)));
+            }
             dovecot_push::Receiver::new(secret, &config.account, watcher, event_log, metrics)
         });
         let hub = Hub::new(event_log.clone(), config.hub.clone());

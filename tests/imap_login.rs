@@ -7,7 +7,7 @@ mod support;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use postrider::registry::{Account, Credentials, CredentialsConfig, Field, ImapEndpoint, LoginMechanism};
-use postrider::source::imap::{ImapError, Refusal, probe, probe_account};
+use postrider::source::imap::{ImapConfig, ImapError, Refusal, probe, probe_account};
 use secrecy::SecretString;
 use support::dovecot::{Dovecot, PASSWORD};
 use support::scripted_imap::ScriptedImap;
@@ -118,7 +118,7 @@ async fn a_server_that_never_stops_talking_does_not_hold_the_login_up_for_ever()
         }
     };
     let second = std::time::Duration::from_secs(1);
-    let config = postrider::source::imap::ImapConfig { connect_timeout: second, login_timeout: second, ..config() };
+    let config = ImapConfig { connect_timeout: second, login_timeout: second, ..config() };
     let (probed, ()) = tokio::join!(probe(account.imap.as_ref().unwrap(), &config), script);
     assert!(matches!(probed, Err(ImapError::Timeout("logging in", _))));
 }
@@ -135,4 +135,33 @@ async fn a_stored_password_is_used_where_the_configuration_names_none() {
     assert!(err.to_string().contains("postrider account password"), "{err}");
     credentials.write(&account.name, Field::Password, &SecretString::from(PASSWORD)).unwrap();
     probe_account(&account.name, account.imap.as_ref().unwrap(), &config(), Some(credentials)).await.unwrap();
+}
+
+/// Coremail wants to know the program before it lets anybody in, and refuses what its SASL-IR promises.
+#[tokio::test]
+async fn a_servers_quirks_are_minded() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let file = folder.path().join("providers.toml");
+    let quirks = "[[provider]]\nhosts = ['127.0.0.1']\nid_before_login = true\nno_sasl_ir = true\nno_idle = true\n";
+    std::fs::write(&file, quirks).unwrap();
+    let config = ImapConfig { providers_file: Some(file), ..config() };
+    let account = server.account();
+    let script = async {
+        let mut peer = server.accept().await;
+        peer.send("* OK [CAPABILITY IMAP4rev1 SASL-IR IDLE AUTH=PLAIN] Coremail System IMap Server Ready\r\n").await;
+        // Whatever is answered: it changes nothing.
+        let tag = peer.command("ID (\"name\" \"postrider\"").await;
+        peer.send(&format!("{tag} BAD Parse command error\r\n")).await;
+        let tag = peer.command("AUTHENTICATE PLAIN").await;
+        peer.send("+ \r\n").await;
+        assert_eq!(peer.line().await, BASE64.encode("\0alice\0secret"));
+        peer.send(&format!("{tag} OK [CAPABILITY IMAP4rev1 IDLE] done\r\n")).await;
+        peer.answer("ID (", "* ID NIL\r\n").await;
+        peer.answer("LIST", "* LIST () \"/\" \"INBOX\"\r\n").await;
+        peer.answer("EXAMINE", "* 0 EXISTS\r\n* OK [UIDVALIDITY 1] ok\r\n* OK [UIDNEXT 1] ok\r\n").await;
+        peer.command("LOGOUT").await;
+    };
+    let (probed, ()) = tokio::join!(probe(account.imap.as_ref().unwrap(), &config), script);
+    let report = probed.unwrap();
+    assert!(!report.idle && report.server_id.is_empty());
 }

@@ -190,7 +190,7 @@ impl Observed {
         // Without a subject, when less was asked than all.
         let subject = subject.or_else(|| {
             let mailbox = draft.mailbox.as_ref()?;
-            self.store.subject(&mailbox.to_string(), draft.uid_validity?, draft.uid?)
+            self.store.subject(mailbox, draft.uid_validity?, draft.uid?)
         });
         *self.announced.entry(subject.unwrap_or_else(|| format!("{event:?}"))).or_default() += 1;
     }

@@ -1,10 +1,12 @@
-//! `--imap imaps://you@host[:port][/mailbox]`: a mailbox to watch, as RFC 5092 writes it.
+//! `--imap imaps://you@host[:port][/mailbox]`: a mailbox to watch, as RFC 5092 writes it; or `--imap you@domain`, where
+//! the domain's provider is known.
 //!
 //! The URL is never repeated in a message: somebody may have put a password into it.
 
 use percent_encoding::percent_decode_str;
 use postrider::event::{AccountName, Content};
 use postrider::registry::{Account, ImapEndpoint, ImapSecurity};
+use postrider::source::imap::provider::Providers;
 use url::Url;
 
 /// Why a text does not name a mailbox.
@@ -37,6 +39,9 @@ pub enum ImapUrlError {
 
 /// The account that a URL describes, without a password; its name is the user name.
 pub fn parse(text: &str) -> Result<Account, ImapUrlError> {
+    if let Some(account) = known(text) {
+        return account;
+    }
     let url = Url::parse(text).map_err(|_| ImapUrlError::Shape)?;
     let security = match url.scheme() {
         "imaps" => ImapSecurity::Tls,
@@ -68,6 +73,23 @@ pub fn parse(text: &str) -> Result<Account, ImapUrlError> {
     };
     let name = AccountName::parse(&username).map_err(|_| ImapUrlError::Name)?;
     Ok(Account { name, content: Content::default(), addresses: Vec::new(), imap: Some(imap), jmap: None })
+}
+
+/// A bare address whose provider is known: `you@gmail.com`.
+fn known(text: &str) -> Option<Result<Account, ImapUrlError>> {
+    if text.contains([':', '/']) {
+        return None;
+    }
+    let place = Providers::default().place_of(text)?;
+    let imap = ImapEndpoint { port: place.port, security: place.security, ..ImapEndpoint::new(place.host, text) };
+    let name = AccountName::parse(text).map_err(|_| ImapUrlError::Name);
+    Some(name.map(|name| Account {
+        name,
+        content: Content::default(),
+        addresses: Vec::new(),
+        imap: Some(imap),
+        jmap: None,
+    }))
 }
 
 /// The accounts of several URLs; mailboxes of one user at one server make one account.
@@ -121,6 +143,16 @@ mod tests {
         assert_eq!(starttls.mailboxes, ["INBOX"]);
         let plain = endpoint("imap+plain://ada@[::1]");
         assert_eq!((plain.host.as_str(), plain.security, plain.port()), ("::1", ImapSecurity::None, 143));
+    }
+
+    #[test]
+    fn an_address_at_a_known_provider_is_enough() {
+        let account = parse("ada@web.de").unwrap();
+        assert_eq!(account.name.as_str(), "ada@web.de");
+        let imap = account.imap.unwrap();
+        assert_eq!((imap.host.as_str(), imap.port(), imap.username.as_str()), ("imap.web.de", 993, "ada@web.de"));
+        assert_eq!(parse("ada@example.org").err(), Some(ImapUrlError::Shape));
+        assert_eq!(parse("ada:hunter2@web.de").err(), Some(ImapUrlError::Shape));
     }
 
     #[test]

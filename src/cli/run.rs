@@ -32,7 +32,8 @@ pub struct RunArgs {
     /// Where mail is received, or `off` [default: 127.0.0.1:2525]
     #[arg(long, value_name = "ADDR:PORT|off")]
     pub smtp: Option<SmtpAddress>,
-    /// Watches a mailbox, `imaps://you@host[:port][/mailbox]`; may be given several times
+    /// Watches a mailbox, `imaps://you@host[:port][/mailbox]`, or `you@domain` of a known provider; may be given several
+    /// times
     ///
     /// `imaps` is TLS from the first byte, `imap` is STARTTLS, `imap+plain` is no encryption and for servers on this
     /// machine only. The account is called as the user. The password is asked for on the terminal unless the
@@ -73,12 +74,14 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, CliError> {
     let filter = logging::start(&loaded.config.log, global.verbose);
     let typed = loaded.config.account.iter().filter(|account| account.is_typed()).cloned().collect();
     let reloader = Reloader { global: global.clone(), args: args.clone(), typed, filter };
-    super::runtime()?.block_on(async {
+    super::runtime()?.block_on(async move {
         // Before anything is open: who stops it now must not leave it running.
         let signals = Signals::listen()?;
         let data_dir = loaded.config.data_dir()?;
         let server = Server::open(loaded.config.clone(), &data_dir).await?;
         super::print(banner(&server, &loaded, &data_dir).as_bytes())?;
+        // The server has its own, and where each key was written takes more than what it says.
+        drop(loaded);
         Ok(signals.run(server, || reloader.load()).await)
     })
 }

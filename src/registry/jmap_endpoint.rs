@@ -87,10 +87,12 @@ impl JmapEndpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(JmapUrlError::Credentials);
         }
-        if url.scheme() == "http" && !self.allow_plaintext && !is_loopback(&url) {
-            return Err(JmapUrlError::Plaintext);
-        }
-        Ok(url)
+        if self.may_send_to(&url) { Ok(url) } else { Err(JmapUrlError::Plaintext) }
+    }
+
+    /// Whether credentials may be sent there, as far as encryption is concerned.
+    pub fn may_send_to(&self, url: &Url) -> bool {
+        url.scheme() == "https" || (url.scheme() == "http" && (self.allow_plaintext || is_loopback(url)))
     }
 
     /// The password or token, fetched now.

@@ -160,7 +160,7 @@ async fn ended(mut server: Server, mock: &mut Mock) {
 async fn look(process: u32, connected_after: Duration, idle: Duration) -> Seen {
     let before = cpu_time(process);
     sleep(idle).await;
-    let used = cpu_time(process) - before;
+    let used = cpu_time(process).saturating_sub(before);
     let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("/proc");
     let kib = |name: &str| {
         let line = rollup.lines().find_map(|line| line.strip_prefix(name)).expect("a figure");

@@ -302,6 +302,9 @@ impl Message {
     }
 }
 
+/// A mailbox's name, MODSEQ and UIDVALIDITY when NOTIFY told of it.
+type Told = (String, u64, u32);
+
 /// One connection's session.
 #[derive(Debug)]
 pub struct Session {
@@ -310,7 +313,7 @@ pub struct Session {
     enabled_qresync: bool,
     selected: Option<Selected>,
     /// What was known of each mailbox when NOTIFY was told last, and the items for new messages.
-    notify: Option<(Vec<(String, u64, u32)>, String)>,
+    notify: Option<(Vec<Told>, String)>,
     /// The tag of a command that waits for a line: IDLE or AUTHENTICATE.
     waits: Option<(String, Waits)>,
     /// Counts the sessions in IDLE, this one among them.
@@ -427,7 +430,7 @@ impl Session {
                 self.enabled_qresync |= taken.contains(&"QRESYNC");
                 ok(vec![format!("* ENABLED {}\r\n", taken.join(" ")).replace(" \r", "\r")])
             }
-            "EXAMINE" | "SELECT" => self.open(argument(1), words.get(2..).unwrap_or_default(), name == "EXAMINE"),
+            "EXAMINE" | "SELECT" => Some(self.open(argument(1), words.get(2..).unwrap_or_default(), name == "EXAMINE")),
             "UNSELECT" | "CLOSE" => {
                 self.selected = None;
                 ok(Vec::new())
@@ -451,12 +454,12 @@ impl Session {
         }
     }
 
-    fn open(&mut self, name: &str, parameters: &[&str], is_read_only: bool) -> Option<(Vec<String>, String)> {
+    fn open(&mut self, name: &str, parameters: &[&str], is_read_only: bool) -> (Vec<String>, String) {
         let name = unquoted(name);
         let state = self.store.lock();
         let closed = self.selected.take().is_some() && self.enabled_qresync;
         let Some(mailbox) = state.mailboxes.iter().find(|mailbox| mailbox.name == name) else {
-            return Some((Vec::new(), "NO [NONEXISTENT] no such mailbox".to_owned()));
+            return (Vec::new(), "NO [NONEXISTENT] no such mailbox".to_owned());
         };
         let mut said = Vec::new();
         if closed {
@@ -490,7 +493,7 @@ impl Session {
         let known = mailbox.messages.iter().map(|message| (message.uid, message.mod_seq)).collect();
         self.selected = Some(Selected { name, uid_validity: mailbox.uid_validity, known });
         let mode = if is_read_only { "READ-ONLY" } else { "READ-WRITE" };
-        Some((said, format!("OK [{mode}] opened")))
+        (said, format!("OK [{mode}] opened"))
     }
 
     fn list(&self, words: &[&str]) -> Vec<String> {
@@ -697,12 +700,12 @@ const NOTIFIED: &str = "MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ";
 struct NotifyState;
 
 impl NotifyState {
-    fn of(state: &State) -> Vec<(String, u64, u32)> {
+    fn of(state: &State) -> Vec<Told> {
         let of = |mailbox: &Mailbox| (mailbox.name.clone(), mailbox.mod_seq, mailbox.uid_validity);
         state.mailboxes.iter().map(of).collect()
     }
 
-    fn changes(known: &mut Vec<(String, u64, u32)>, state: &State, selected: Option<&str>) -> Vec<String> {
+    fn changes(known: &mut Vec<Told>, state: &State, selected: Option<&str>) -> Vec<String> {
         let now = Self::of(state);
         let mut said = Vec::new();
         for (mailbox, entry) in state.mailboxes.iter().zip(&now) {

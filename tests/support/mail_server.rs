@@ -17,6 +17,9 @@ pub const PASSWORD: &str = "secret";
 
 /// A private IMAP server that makes any user at the first delivery or login.
 pub trait MailServer: Sized + Send + Sync + 'static {
+    /// Courier gives a renamed mailbox a new one, and has nothing else by which it could be recognised.
+    const RENAME_KEEPS_UID_VALIDITY: bool = true;
+
     /// Starts one and waits until it answers.
     fn start() -> Self;
 
@@ -141,6 +144,8 @@ impl MailServer for Cyrus {
 }
 
 impl MailServer for Courier {
+    const RENAME_KEEPS_UID_VALIDITY: bool = false;
+
     fn start() -> Self {
         Self::start()
     }

@@ -335,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite> Voice<S> {
             Trouble::Text(text) => self.write(text).await,
             Trouble::Flood(head, octets) => {
                 self.write(head.as_bytes()).await?;
-                let block = [b'x'; 65_536];
+                let block = vec![b'x'; 65_536];
                 for _ in 0..octets / block.len() {
                     self.write(&block).await?;
                 }

@@ -51,7 +51,7 @@ impl Watching {
         let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
         let mut task = JoinSet::new();
         task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
-        Self { event_log, registry, handle: WatcherHandle::default(), tail, waiting: Vec::new(), stop, task }
+        Self { event_log, registry, handle, tail, waiting: Vec::new(), stop, task }
     }
 
     /// The same, once all accounts are watched and have said so.

@@ -20,12 +20,14 @@ use tracing::{debug, trace};
 use super::error::ImapError;
 use super::metrics::METRICS;
 use super::protocol::command::{self, Command, Line};
-use super::protocol::{Condition, FrameError, Framer, Reply, Response, parse};
+use super::protocol::{Code, Condition, FrameError, Framer, MailboxStatus, Reply, Response, parse};
 use super::refusal::{During, ServerText, classify};
 use super::socket::Socket;
 
 /// Octets that are read at once: what a TLS record can hold, so that rustls has none left over.
 const READ_BYTES: usize = 16 * 1024;
+/// Mailboxes of which the last word is kept until somebody listens.
+const ASIDES_MAX: usize = 5000;
 
 /// A connection to a server, in whatever state.
 pub(super) struct Connection {
@@ -37,6 +39,18 @@ pub(super) struct Connection {
     /// An IDLE that was ended and not answered yet.
     ending: Option<EndingIdle>,
     unreadable: u64,
+    asides: Option<Box<Asides>>,
+}
+
+/// What a server says of mailboxes that are not open, as NOTIFY has it do (RFC 5465).
+#[derive(Debug, Default)]
+pub(super) struct Asides {
+    /// How they are: the last word on each.
+    pub statuses: Vec<MailboxStatus>,
+    /// Some came, went or got another name.
+    pub listed: bool,
+    /// The server tells no more.
+    pub overflow: bool,
 }
 
 struct EndingIdle {
@@ -64,7 +78,15 @@ pub(super) struct Patience {
 
 impl Connection {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { socket, framer: Framer::new(), tags: 0, queued: Line::default(), ending: None, unreadable: 0 }
+        Self {
+            socket,
+            framer: Framer::new(),
+            tags: 0,
+            queued: Line::default(),
+            ending: None,
+            unreadable: 0,
+            asides: None,
+        }
     }
 
     /// The stream, for TLS to be put over it. What was read ahead is dropped: somebody on the way may have put
@@ -102,7 +124,43 @@ impl Connection {
         }
     }
 
+    /// Keeps what the server says of other mailboxes than the open one, whatever it answers at that moment.
+    pub(super) fn keep_asides(&mut self) {
+        self.asides.get_or_insert_default();
+    }
+
+    /// What was kept, once.
+    pub(super) fn take_asides(&mut self) -> Asides {
+        self.asides.as_mut().map(|asides| std::mem::take(&mut **asides)).unwrap_or_default()
+    }
+
+    /// What was said of mailboxes that came or went was the answer to a question.
+    pub(super) fn drop_listed(&mut self) {
+        if let Some(asides) = &mut self.asides {
+            asides.listed = false;
+        }
+    }
+
+    fn note_aside(&mut self, response: &Response) {
+        let Some(asides) = &mut self.asides else { return };
+        match response {
+            Response::MailboxStatus(status) => {
+                asides.statuses.retain(|known| known.raw_name != status.raw_name);
+                if asides.statuses.len() < ASIDES_MAX {
+                    asides.statuses.push((**status).clone());
+                }
+            }
+            Response::Listed(_) => asides.listed = true,
+            // The server has stopped telling (RFC 5465 §5.8).
+            Response::Status(Reply { code: Some(Code::Named(code)), .. }) if code == "NOTIFICATIONOVERFLOW" => {
+                asides.overflow = true;
+            }
+            _ => {}
+        }
+    }
+
     fn note(&mut self, response: &Response, len: usize) {
+        self.note_aside(response);
         match response {
             Response::Unreadable => {
                 self.unreadable += 1;
@@ -169,6 +227,19 @@ impl Connection {
     pub(super) fn queue_done(&mut self, tag: String, limit: Duration) {
         command::extend(&mut self.queued, b"DONE\r\n");
         self.ending = Some(EndingIdle { tag, answer_by: Instant::now() + limit, limit });
+    }
+
+    /// Ends the IDLE with this tag, and waits for its answer.
+    pub(super) async fn done(
+        &mut self,
+        tag: &str,
+        patience: Patience,
+        hear: impl FnMut(Response),
+    ) -> Result<(), ImapError> {
+        command::extend(&mut self.queued, b"DONE\r\n");
+        self.flush(patience.silence).await?;
+        let sent = Sent { tag: tag.to_owned(), literals: Vec::new().into_iter() };
+        self.finish(sent, patience, hear).await.map(drop)
     }
 
     /// Sends what is queued, in one write.

@@ -44,6 +44,8 @@ pub(super) struct AccountContext {
     pub host: Arc<Host>,
     pub logins: Logins,
     pub signals: Arc<Signals>,
+    /// Sent after each login where the server offers METADATA.
+    pub at_login: Option<Box<str>>,
     /// Where more connections are asked for.
     pub connections: mpsc::Sender<ConnectionRequest>,
     /// Connections that the server allows, as far as is known.

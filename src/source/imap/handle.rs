@@ -19,6 +19,7 @@ const COMMANDS_MAX: usize = 64;
 #[derive(Debug, Clone, Default)]
 pub struct WatcherHandle {
     accounts: Arc<Mutex<HashMap<AccountName, Arc<Signals>>>>,
+    at_login: Arc<Mutex<HashMap<AccountName, Box<str>>>>,
 }
 
 impl WatcherHandle {
@@ -59,6 +60,17 @@ impl WatcherHandle {
             Ok(Err(_)) => Err(CommandError::NotWatched),
             Err(_) => Err(CommandError::Timeout),
         }
+    }
+
+    /// A command that is sent after each login to a server that offers METADATA: it switches on what another source
+    /// receives. Its refusal is of no consequence here.
+    pub fn at_login(&self, account: &AccountName, command: &str) {
+        let mut commands = self.at_login.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.insert(account.clone(), command.into());
+    }
+
+    pub(super) fn command_at_login(&self, account: &AccountName) -> Option<Box<str>> {
+        self.at_login.lock().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
     }
 
     pub(super) fn register(&self, account: &AccountName) -> Arc<Signals> {

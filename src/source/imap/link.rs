@@ -93,13 +93,19 @@ impl Link {
         logged_in: LoggedIn,
         wants: Wants,
     ) -> Result<Self, ImapError> {
-        let offers = Offers::of(&logged_in.capabilities);
-        let ends_at = logged_in.expires_at;
+        let account = &context.account;
+        let quirks = account.access.quirks(&account.endpoint);
+        let mut offers = Offers::of(&logged_in.capabilities);
+        offers.idle &= !quirks.no_idle;
+        offers.notify &= quirks.notify.unwrap_or(true);
+        let session_over = quirks.session_max.map(|longest| Instant::now() + longest);
+        let ends_at = [logged_in.expires_at, session_over].into_iter().flatten().min();
         let connection = logged_in.connection;
         let mut link = Self { context, connection, offers, wants, qresync: false, ends_at };
         if offers.qresync && wants.any_change() {
             link.enable_qresync().await?;
         }
+        link.ask_for_pushes().await?;
         Ok(link)
     }
 
@@ -118,6 +124,27 @@ impl Link {
             Err(err) => return Err(err),
         }
         Ok(())
+    }
+
+    /// Has the server tell another source of this account's mail, if that is wanted.
+    async fn ask_for_pushes(&mut self) -> Result<(), ImapError> {
+        let Some(command) = self.context.account.at_login.clone().filter(|_| self.offers.metadata) else {
+            return Ok(());
+        };
+        match self.run("SETMETADATA", &command, drop).await {
+            Ok(_) => Ok(()),
+            Err(ImapError::Refused { text, .. }) => {
+                warn!(account = %self.context.account.name, %text, "the server does not take the order to push");
+                Ok(())
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Pause between questions for new mail.
+    pub(super) fn poll_interval(&self) -> Duration {
+        let account = &self.context.account;
+        account.access.quirks(&account.endpoint).poll_interval.unwrap_or(account.config.poll_interval)
     }
 
     pub(super) fn account(&self) -> &Arc<AccountContext> {
@@ -192,6 +219,7 @@ impl Link {
             hear(&response);
         });
         run.await?;
+        self.connection.drop_listed();
         Ok(directory)
     }
 

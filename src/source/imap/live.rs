@@ -12,13 +12,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::connection::{ReadError, bye};
+use super::connection::{Patience, ReadError, bye};
 use super::context::Duty;
 use super::error::ImapError;
 use super::idle::{EndedByServer, Heard, IdleCycle, IdleTimes, Keepalive, Next};
 use super::metrics::METRICS;
 use super::opened::Settled;
 use super::protocol::{Condition, Response};
+use super::refusal::During;
 use super::session::Session;
 
 /// For the `+` of IDLE.
@@ -116,7 +117,7 @@ impl Session {
     fn safety_pause(&self) -> Duration {
         let account = self.link.account();
         let config = &account.config;
-        let pause = if account.host.is_deaf() { config.poll_interval } else { config.safety_poll };
+        let pause = if account.host.is_deaf() { self.link.poll_interval() } else { config.safety_poll };
         pause.mul_f64(rand::random_range(0.9..1.1))
     }
 
@@ -205,7 +206,11 @@ impl Session {
         match ended {
             Ended::Done(tag) => {
                 let done_timeout = self.link.account().config.done_timeout;
-                self.link.connection.queue_done(tag, done_timeout);
+                if self.link.account().access.quirks(&self.link.account().endpoint).stepwise {
+                    self.end_idle(&tag, done_timeout).await?;
+                } else {
+                    self.link.connection.queue_done(tag, done_timeout);
+                }
                 METRICS.renewals.add(1);
                 rhythm.keepalive.renewed(Instant::now());
                 let is_quiet = !self.home.mirror.has_news() && !self.others.any_due();
@@ -290,11 +295,19 @@ impl Session {
         }
     }
 
+    /// Ends IDLE and waits for the answer: some servers mix up what follows at once.
+    async fn end_idle(&mut self, tag: &str, limit: Duration) -> Result<(), ImapError> {
+        let patience = Patience { what: "the end of IDLE", silence: limit, during: During::Other };
+        let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
+        self.link.connection.done(tag, patience, |response| mirror.hear(&response, uid_next)).await
+    }
+
     async fn begin_idle(&mut self, rhythm: &mut Rhythm) -> Result<IdleCycle, ImapError> {
         let account = self.link.account().clone();
         let config = &account.config;
         // Spread out, so that connections that began together do not renew together.
-        let renew = account.host.renew(config.idle_renew).mul_f64(rand::random_range(0.9..1.1));
+        let longest = account.access.quirks(&account.endpoint).idle_renew.unwrap_or(config.idle_renew);
+        let renew = account.host.renew(longest.min(config.idle_renew)).mul_f64(rand::random_range(0.9..1.1));
         let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
         rhythm.idle_since = Instant::now();
         Ok(IdleCycle::new(tag, IdleTimes { accept: ACCEPT_WITHIN, renew }, rhythm.idle_since))
@@ -308,7 +321,7 @@ impl Session {
     ) -> Result<Heard, ImapError> {
         let now = Instant::now();
         self.home.mirror.hear(response, self.home.cursor.uid_next);
-        self.others.hear(response);
+        self.others.hear(self.link.connection.take_asides());
         if let Response::Status(reply) = response {
             match reply.condition {
                 Condition::Bye => return Err(bye(reply)),
@@ -320,7 +333,7 @@ impl Session {
 
     async fn poll(&mut self, stop: &CancellationToken, rhythm: &Rhythm) -> Result<(), ImapError> {
         let account = self.link.account().clone();
-        let at = Instant::now() + account.config.poll_interval;
+        let at = Instant::now() + self.link.poll_interval();
         let until = [Some(at), rhythm.over_at, self.others.sweep_at, self.others.due_at()]
             .into_iter()
             .flatten()

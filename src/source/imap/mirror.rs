@@ -68,6 +68,7 @@ impl Mirror {
     }
 
     /// The UIDs of the accounted messages, where they are kept.
+    #[cfg(test)]
     pub(super) fn present(&self) -> Option<&UidSet> {
         self.present.as_ref()
     }

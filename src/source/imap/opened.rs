@@ -283,22 +283,23 @@ impl Opened {
             let wanted = link.wanted();
             link.context.fetch_begins();
             let unreadable = link.connection.unreadable();
+            let mut reduced = UidSet::new();
             let mut messages = match self.fetch(link, &wanted, &sequence_set(uids), wanted.items()).await {
                 // It is there, and cannot be read, again and again: that much is said of it.
                 Err(ImapError::Refused { text, refusal, .. }) if size == 1 && refusal == Refusal::Temporary => {
                     warn!(account = %link.account().name, %text, "a message is announced that the server does not show");
+                    reduced.extend(&uids.iter().copied().collect());
                     uids.iter().map(|&uid| (uid, Fetched::default())).collect()
                 }
                 fetched => fetched?,
             };
             // Flags of a message further on may change meanwhile; that message has its turn yet.
             messages.retain(|uid, _| uids.binary_search(uid).is_ok());
-            let mut reduced = UidSet::new();
             let some_unreadable = link.connection.unreadable() > unreadable;
             for &uid in uids {
                 // Part of an answer is as good as one that makes no sense; none at all may mean that it is gone.
                 let is_whole = messages.get(&uid).map(|message| wanted.is_answered_by(message));
-                if is_whole.unwrap_or(!some_unreadable) {
+                if is_whole.unwrap_or(!some_unreadable) || reduced.contains(uid) {
                     continue;
                 }
                 messages.insert(uid, self.fetch_less(link, uid).await?);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::connection::Asides;
 use super::context::{ConnectionContext, ConnectionRequest, Duty, Mailbox};
 use super::cursor::Stored;
 use super::error::ImapError;
@@ -20,16 +21,13 @@ use super::login::LoggedIn;
 use super::mailbox_name;
 use super::mailboxes::{Directory, Entry, Selection};
 use super::opened::{Opened, Settled};
-use super::protocol::{Response, StatusItems};
+use super::protocol::StatusItems;
 use super::refusal::Refusal;
 use super::wants::Wants;
 
 /// A mailbox that the server refuses to open so often in a row is left alone, until it changes or for so long.
 const REFUSALS_MAX: u32 = 3;
 const REFUSED_PAUSE: std::time::Duration = std::time::Duration::from_hours(6);
-/// With NOTIFY, Dovecot 2.3 often does not tell of a mailbox that changes within half a second of another: after a visit
-/// all are looked at once more.
-const LOOK_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A connection with its mailboxes.
 pub(super) struct Session {
@@ -89,26 +87,16 @@ impl Other {
 }
 
 impl Others {
-    /// Takes note of what the server says of mailboxes that are not open.
-    pub(super) fn hear(&mut self, response: &Response) {
-        match response {
-            Response::MailboxStatus(status) => {
-                let name = mailbox_name::canonical(&mailbox_name::decode(&status.raw_name));
-                if let Some(other) = self.visited.iter_mut().find(|other| other.mailbox.name == name) {
-                    other.hear(&status.items);
-                }
+    /// Takes note of what the server said of mailboxes that are not open.
+    pub(super) fn hear(&mut self, asides: Asides) {
+        for status in asides.statuses {
+            let name = mailbox_name::canonical(&mailbox_name::decode(&status.raw_name));
+            if let Some(other) = self.visited.iter_mut().find(|other| other.mailbox.name == name) {
+                other.hear(&status.items);
             }
-            Response::Listed(_) => self.list_again = true,
-            Response::Status(reply) => {
-                if let Some(super::protocol::Code::Named(code)) = &reply.code
-                    && code == "NOTIFICATIONOVERFLOW"
-                {
-                    // The server has stopped telling (RFC 5465 §5.8).
-                    (self.told, self.list_again) = (false, true);
-                }
-            }
-            _ => {}
         }
+        self.told &= !asides.overflow;
+        self.list_again |= asides.listed || asides.overflow;
     }
 
     pub(super) fn mark(&mut self, mailbox: &str) -> bool {
@@ -167,6 +155,7 @@ impl Session {
     /// Reports what was announced at home, and visits the mailboxes that may have changed.
     pub(super) async fn round(&mut self, stop: &CancellationToken) -> Result<(), ImapError> {
         loop {
+            self.others.hear(self.link.connection.take_asides());
             if let Settled::LookFirst(elsewhere) = self.home.settle(&mut self.link).await? {
                 self.look_first(elsewhere).await?;
                 continue;
@@ -176,9 +165,6 @@ impl Session {
             }
             self.visit_due(stop).await?;
             self.go_home(false).await?;
-            if self.others.told {
-                self.others.sweep_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
-            }
         }
     }
 
@@ -342,6 +328,9 @@ async fn find(link: &mut Link, selection: &Selection) -> Result<Found, ImapError
     account.several_mailboxes.store(mailboxes.len() > 1, Ordering::Relaxed);
     let home = mailboxes.remove(0);
     let told = (!mailboxes.is_empty() || link.wants.mailboxes) && link.offers.notify && account.config.notify;
+    if told {
+        link.connection.keep_asides();
+    }
     let told = told && super::folders::notify(link).await?;
     let spare = account.connections_max.load(Ordering::Relaxed).saturating_sub(1) as usize;
     let hot = if told { 0 } else { spare.min(mailboxes.len()) };

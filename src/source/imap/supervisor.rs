@@ -121,11 +121,15 @@ impl Shared {
             let Some(endpoint) = account.imap else { continue };
             let health =
                 Health::new(account.name.clone(), Origin::Imap, self.registry.clone(), self.announcements.clone());
+            let access = ways.access(account.name.clone());
+            let allowed = access.quirks(&endpoint).connections_max.and_then(|max| u32::try_from(max.get()).ok());
+            let connections_max = endpoint.connections_max.get().min(allowed.unwrap_or(u32::MAX));
             contexts.push(Arc::new(AccountContext {
                 signals: self.handle.register(&account.name),
+                at_login: self.handle.command_at_login(&account.name),
                 host: hosts.host(&endpoint.host, &self.config),
-                connections_max: AtomicU32::new(endpoint.connections_max.get()),
-                access: ways.access(account.name.clone()),
+                connections_max: AtomicU32::new(connections_max),
+                access,
                 name: account.name,
                 content: account.content,
                 endpoint,

@@ -27,7 +27,6 @@ const OBJECTS_IN_GET: usize = 500;
 pub(super) struct Client {
     http: reqwest::Client,
     authorization: HeaderValue,
-    allow_plaintext: bool,
     answer_timeout: Duration,
 }
 
@@ -66,7 +65,7 @@ impl Client {
             builder = builder.tls_certs_only(Certificate::from_pem_bundle(&pem).map_err(|err| unusable(&err))?);
         }
         let http = builder.build().map_err(|err| JmapError::Network(shown(&url), err))?;
-        Ok(Self { http, authorization, allow_plaintext: plaintext, answer_timeout: config.answer_timeout })
+        Ok(Self { http, authorization, answer_timeout: config.answer_timeout })
     }
 
     /// Asks for the session resource.
@@ -77,25 +76,14 @@ impl Client {
         let resource: SessionResource =
             serde_json::from_slice(&body).map_err(|err| JmapError::NotJmap(err.to_string()))?;
         let account = resource.primary_accounts.get(MAIL).cloned().ok_or(JmapError::NoMail(MAIL))?;
-        let api_url = self.server_url(&url, "apiUrl", &resource.api_url)?;
+        let api_url = server_url(endpoint, &url, "apiUrl", &resource.api_url)?;
         let event_source_url = match resource.event_source_url.as_deref().filter(|url| !url.is_empty()) {
-            Some(template) => Some(self.server_url(&url, "eventSourceUrl", &expanded(template, ping))?),
+            Some(template) => Some(server_url(endpoint, &url, "eventSourceUrl", &expanded(template, ping))?),
             None => None,
         };
         let core = resource.capabilities.core.unwrap_or_default();
         let objects_in_get = core.max_objects_in_get.unwrap_or(OBJECTS_IN_GET).max(1);
         Ok(Session { api_url, event_source_url, account, objects_in_get })
-    }
-
-    /// A URL of the server's, which may be relative. The server is trusted to name another host, since only it could
-    /// send this, but not to take encryption away.
-    fn server_url(&self, base: &Url, what: &'static str, text: &str) -> Result<Url, JmapError> {
-        let url = base.join(text).map_err(|err| JmapError::ServerUrl(what, err.to_string()))?;
-        match url.scheme() {
-            "https" => Ok(url),
-            "http" if self.allow_plaintext => Ok(url),
-            scheme => Err(JmapError::ServerUrl(what, format!("its scheme is {scheme}"))),
-        }
     }
 
     /// Calls methods.
@@ -194,12 +182,25 @@ async fn piece(response: &mut Response, silence_max: Duration) -> Result<Option<
     }
 }
 
+/// A URL of the server's, which may be relative. The server is trusted to name another host, since only it could send
+/// this, but not to take encryption away.
+fn server_url(endpoint: &JmapEndpoint, base: &Url, what: &'static str, text: &str) -> Result<Url, JmapError> {
+    let url = base.join(text).map_err(|err| JmapError::ServerUrl(what, err.to_string()))?;
+    if endpoint.may_send_to(&url) {
+        Ok(url)
+    } else {
+        Err(JmapError::ServerUrl(what, format!("its scheme is {}, without encryption", url.scheme())))
+    }
+}
+
 fn refusal(url: &Url, response: &Response) -> JmapError {
     let status = response.status().as_u16();
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     match status {
         401 | 403 => JmapError::Refused(status),
-        429 | 503 => JmapError::Throttled { status, after: after.map(Duration::from_secs) },
+        429 => JmapError::Throttled { status, after: after.map(Duration::from_secs) },
+        // Without a time it is a server that is not there yet.
+        503 if after.is_some() => JmapError::Throttled { status, after: after.map(Duration::from_secs) },
         _ => JmapError::Status(shown(url), status),
     }
 }
@@ -227,16 +228,19 @@ mod tests {
         assert_eq!(url, "/es/?types=Email,Mailbox&closeafter=no&ping=60");
     }
 
-    #[tokio::test]
-    async fn a_server_cannot_take_encryption_away() {
-        let endpoint = JmapEndpoint { password_typed: Some("x".into()), ..JmapEndpoint::new("jmap.example.org") };
-        let client = Client::new(&endpoint, &JmapConfig::default()).await.unwrap();
+    #[test]
+    fn a_server_cannot_take_encryption_away() {
+        let endpoint = JmapEndpoint::new("jmap.example.org");
         let base = endpoint.session_url().unwrap();
-        let url = |text| client.server_url(&base, "apiUrl", text).map(String::from);
+        let url = |text| server_url(&endpoint, &base, "apiUrl", text).map(String::from);
         assert_eq!(url("/jmap/").unwrap(), "https://jmap.example.org/jmap/");
         assert_eq!(url("https://api.example.org/").unwrap(), "https://api.example.org/");
         for wrong in ["http://jmap.example.org/", "file:///etc/passwd", "https://"] {
             assert!(matches!(url(wrong), Err(JmapError::ServerUrl("apiUrl", _))), "{wrong}");
         }
+        let here = JmapEndpoint::new("http://127.0.0.1:1/jmap");
+        let base = here.session_url().unwrap();
+        assert!(server_url(&here, &base, "apiUrl", "/api/").is_ok());
+        assert!(server_url(&here, &base, "apiUrl", "http://192.0.2.1/").is_err(), "another machine");
     }
 }

@@ -54,23 +54,23 @@ pub async fn watch(
 ) {
     let config = Arc::new(config);
     let announcements = Arc::new(Announcements::default());
-    let mut announcer = JoinSet::new();
-    let (told, log, ending) = (announcements.clone(), event_log.clone(), stop.clone());
-    announcer.spawn(async move { told.announce(&log, &ending).await });
+    let mut telling = JoinSet::new();
+    let (waiting, log, ending) = (announcements.clone(), event_log.clone(), stop.clone());
+    telling.spawn(async move { waiting.announce(&log, &ending).await });
     let mut watchers = Watchers { tasks: JoinSet::new(), running: HashMap::new(), stop: stop.clone() };
     let mut hosts: HashMap<String, Arc<Semaphore>> = HashMap::new();
     for account in accounts {
         let Some(endpoint) = account.jmap else { continue };
         let health = Health::new(account.name.clone(), Origin::Jmap, registry.clone(), announcements.clone());
+        health.report(Context::CONNECTION, Condition::START);
         let places =
             hosts.entry(endpoint.url.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX)));
         let (config, event_log) = (config.clone(), event_log.clone());
         let (name, content) = (account.name, account.content);
-        let context = Context { name, content, endpoint, config, event_log, health };
-        watchers.start(Arc::new(context), places.clone());
+        watchers.start(Arc::new(Context { name, content, endpoint, config, event_log, health }), places.clone());
     }
     watchers.supervise().await;
-    announcer.shutdown().await;
+    telling.shutdown().await;
 }
 
 type Watched = (Arc<Context>, Arc<Semaphore>);
