@@ -215,7 +215,8 @@ async fn a_description_that_makes_no_sense_is_asked_for_with_less() {
     // A list without an end, and nonsense.
     let lines = format!("* 1 FETCH (UID 1 BODYSTRUCTURE {}\r\n* 2 FETCH UID 2\r\n", "(".repeat(1000));
     peer.answer("UID FETCH 1:* (UID FLAGS INTERNALDATE", &lines).await;
-    peer.answer("UID FETCH 1:* (UID)", "* 1 FETCH (UID 1)\r\n* 2 FETCH (UID 2)\r\n").await;
+    peer.answer("UID FETCH 1:* (UID)", "* 1 FETCH (UID 1)\r\n* 2 FETCH UID 2\r\n").await;
+    peer.answer("UID SEARCH UID 1:*", "* SEARCH 1 2\r\n").await;
     peer.answer("UID FETCH 1:2 (UID FLAGS INTERNALDATE", &lines).await;
     let header = "* 1 FETCH (UID 1 FLAGS () BODY[HEADER.FIELDS (SUBJECT)]<0> {14}\r\nSubject: one\r\n)\r\n";
     peer.answer("UID FETCH 1 (UID FLAGS BODY.PEEK[HEADER.FIELDS", header).await;
@@ -363,6 +364,37 @@ async fn flags_that_change_meanwhile_announce_nothing() {
     for uid in 1..=60 {
         assert_eq!(watching.subject().await, uid.to_string());
     }
+    drop(peer);
+    watching.stop().await;
+}
+
+#[tokio::test]
+async fn a_search_that_is_not_answered_takes_no_message_away() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let mut account = server.account();
+    account.imap.as_mut().unwrap().events = Some(vec![EventKind::MessageExpunge]);
+    let mut watching = Watching::start(folder.path(), &[account], config());
+    let mut peer = server.opened(3, 4).await;
+    peer.answer("UID SEARCH ALL", "* SEARCH 1 2 3\r\n").await;
+    peer.answer("NOOP", "").await;
+    peer.command("IDLE").await;
+    peer.send("+ idling\r\n* BYE moving\r\n").await;
+    drop(peer);
+
+    // One message is gone. The first answer is nonsense, the second is missing, the third is short of one.
+    let mut peer = server.opened(2, 4).await;
+    peer.answer("UID SEARCH ALL", "* SEARCH x\r\n").await;
+    peer.closed().await;
+    for short in ["", "* SEARCH 1\r\n"] {
+        let mut peer = server.opened(2, 4).await;
+        peer.answer("UID SEARCH ALL", short).await;
+        peer.answer("NOOP", "").await;
+        peer.command("IDLE").await;
+        peer.send("+ idling\r\n* BYE moving\r\n").await;
+    }
+    let mut peer = server.opened(2, 4).await;
+    peer.answer("UID SEARCH ALL", "* SEARCH 1 3\r\n").await;
+    assert_eq!(watching.until(EventKind::MessageExpunge).await.draft.uid, Some(2), "and no other");
     drop(peer);
     watching.stop().await;
 }

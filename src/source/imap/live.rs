@@ -185,8 +185,8 @@ impl Session {
             if *name != *home {
                 self.others.mark(&name);
             } else if self.home.mirror.unaccounted() == 0 {
-                // Without waiting for a word of the server: Dovecot takes half a second to announce what is there.
-                self.fetch_unannounced().await?;
+                // Without waiting for a word of the server: Dovecot takes half a second to announce what is there. A
+                // FETCH in its place would be carried out before the new message is in view.
                 self.home.noop(&mut self.link).await?;
             }
         }

@@ -141,7 +141,16 @@ impl Opened {
     /// Messages that were there and are not any more, found by listing those that are.
     pub(super) async fn missing(&mut self, link: &mut Link) -> Result<UidSet, ImapError> {
         let Some(before) = self.cursor.present.clone() else { return Ok(UidSet::new()) };
+        let exist = self.mirror.exists();
         let found = self.search(link, "ALL").await?;
+        // Meanwhile some may have come, or gone.
+        let exist = exist.min(self.mirror.exists());
+        if found.len() < exist {
+            // No answer at all, or half of one: whoever believed it would have messages vanish that are there.
+            let (mailbox, listed) = (&self.mailbox.name, found.len());
+            warn!(account = %link.account().name, mailbox, listed, exist, "a list of all messages that lacks some");
+            return Ok(UidSet::new());
+        }
         self.mirror.relist(found.intersection(&self.below_next()));
         Ok(before.difference(&found))
     }

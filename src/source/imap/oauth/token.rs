@@ -129,7 +129,7 @@ impl Seconds {
             Self::Number(number) => Some(*number),
             Self::Text(text) => text.parse().ok(),
         };
-        Duration::try_from_secs_f64(seconds?).ok().map(|life| life.min(LIFE_MAX))
+        Duration::try_from_secs_f64(seconds?.min(LIFE_MAX.as_secs_f64())).ok()
     }
 }
 
