@@ -26,7 +26,7 @@ pub enum EventKind {
     /// A message was put into a mailbox that is no new mail: a copy of one that is known, or a draft or sent message
     /// that a mail program stored (RFC 5423 §4.1).
     MessageAppend,
-    /// A message was moved here from another mailbox, `old_mailbox` where that is known.
+    /// A message was moved here from another mailbox: `data.from` from IMAP, else `old_mailbox` where that is known.
     MessageMove,
     /// Messages were removed.
     MessageExpunge,
@@ -42,7 +42,7 @@ pub enum EventKind {
     MailboxCreate,
     /// A mailbox was deleted.
     MailboxDelete,
-    /// A mailbox was renamed; `old_mailbox` is its old name.
+    /// A mailbox was renamed; `old_mailbox` (from IMAP `data.old_mailbox`) is its old name.
     MailboxRename,
     /// More mail came while nobody watched than is announced one by one.
     MailboxOverflow,

@@ -1,18 +1,25 @@
-//! Watches IMAP mailboxes and turns new messages into events.
+//! Watches IMAP accounts and turns what happens in their mailboxes into events.
 //!
-//! Each configured mailbox has a connection of its own, on which it is opened read-only and waits in IDLE (RFC 2177).
+//! An account has one connection, and more where its server needs them. A connection has one mailbox open, read-only,
+//! and waits there in IDLE (RFC 2177); other mailboxes that it looks after are visited when they changed.
 //!
 //! ```text
-//!  supervisor ── one task per mailbox, back-off, what people are told (health)
-//!      └─ login ── socket (TCP, TLS) · refusal · error
-//!          └─ session ── where it left off (cursor), catch-up, events (fetch, structure)
-//!              └─ live ── IDLE cycle (idle), what was announced (mirror)
-//!                  └─ connection ── commands, deadlines, octets ── protocol (the language)
+//!  supervisor ── one task per connection, back-off, what people are told (health); handle: a word from outside
+//!   │  context ── what an account's connections share; host: what all connections to one host share
+//!   ├─ login ── access (password or token) · sasl, scram, oauth · socket, proxy, tls · provider · refusal · error
+//!   └─ session ── which mailboxes (mailboxes), what became of them (folders), visits · commands of others
+//!       ├─ live ── IDLE cycle (idle), polling, sweeps, the look now and then
+//!       └─ opened ── one mailbox: position (cursor), what was announced (mirror), flags · fetch, structure
+//!           │  catch_up ── what came while nobody watched: QRESYNC, CONDSTORE, or lists that are compared
+//!           ├─ report ── changes become events, committed with the position after them
+//!           └─ link ── questions and their answers, by what the server offers (offers) and is wanted (wants)
+//!               └─ connection ── commands, deadlines, octets ── protocol (the language)
 //! ```
 //!
 //! Invariants: the position in a mailbox is stored in the same commit as the events before it; it moves only over
-//! messages that the server sent or did not have; nothing that is sent can change a message or its flags. What is in
-//! `backoff`, `cursor`, `fetch`, `idle`, `mirror`, `protocol`, `refusal` and `structure` does no I/O.
+//! messages that the server sent or did not have; nothing but `commands` sends what can change a message or its flags.
+//! What is in `backoff`, `cursor`, `fetch`, `flags`, `idle`, `mailboxes`, `mirror`, `protocol`, `refusal`, `sasl`,
+//! `scram` and `structure` does no I/O.
 
 mod access;
 mod backoff;

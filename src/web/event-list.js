@@ -2,6 +2,7 @@
 
 import { byId, element } from "./dom.js";
 import { row } from "./event-row.js";
+import { isArrival } from "./event-text.js";
 import { day } from "./time.js";
 
 /** Rows that are kept: enough to look back, few enough that a page may stay open for months. */
@@ -47,9 +48,9 @@ export class EventList {
 
   /** The arrival of the message that an event is about, if it is still listed. */
   #arrivalOf(event) {
-    if (event.uid === undefined || event.kind === "MessageNew") return undefined;
+    if (event.uid === undefined || isArrival(event)) return undefined;
     const same = ["account", "mailbox", "uid_validity", "uid"];
-    return this.#events.find((other) => other.kind === "MessageNew" && same.every((key) => other[key] === event[key]));
+    return this.#events.find((other) => isArrival(other) && same.every((key) => other[key] === event[key]));
   }
 
   /** The newest day's list, if that is the event's day; else a new one. */

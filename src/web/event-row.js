@@ -1,7 +1,7 @@
 // One event in the list. All text in here may come from a stranger: see `dom.js`.
 
 import { element, foreign } from "./dom.js";
-import { headline, isTrouble, place, published, remarks, sender, size, subject } from "./event-text.js";
+import { headline, isTrouble, numbers, place, published, remarks, sender, size, subject } from "./event-text.js";
 import { ago, moment } from "./time.js";
 
 /** Its list item. `about`: the event of the message's arrival, where this is one of what befell it later. */
@@ -38,7 +38,7 @@ function mail(event) {
 }
 
 function notice(event, about) {
-  const data = published(event.data);
+  const data = published(event);
   // The headline of what concerns a whole account names it.
   const places = event.mailbox || !event.account ? place(event) : [];
   return [
@@ -54,11 +54,12 @@ function notice(event, about) {
   ];
 }
 
-/** Which message it is about, if it is about one. */
+/** Which messages it is about, if it is about any. */
 function subjectOf(event, about) {
-  if (about) return [foreign("span", "about", subject(about.message))];
-  if (event.uid !== undefined) return [element("span", { className: "uid" }, `message ${event.uid}`)];
-  return [];
+  const known = about ?? event;
+  if (known.message) return [foreign("span", "about", subject(known.message))];
+  const which = numbers(event);
+  return which ? [element("span", { className: "uid" }, which)] : [];
 }
 
 function meta(places, notes) {

@@ -4,8 +4,14 @@
 export function headline(event) {
   const of = event.account ?? "an account";
   switch (event.kind) {
+    case "MessageAppend":
+      return "Stored by a mail program, or copied";
+    case "MessageMove":
+      return moved(event);
     case "MessageRead":
       return "Read";
+    case "MessageTrash":
+      return "Marked for removal";
     case "MessageExpunge":
       return "Removed";
     case "FlagsSet":
@@ -17,9 +23,9 @@ export function headline(event) {
     case "MailboxDelete":
       return `Mailbox ${event.mailbox} was deleted`;
     case "MailboxRename":
-      return `Mailbox ${event.mailbox} was renamed`;
+      return renamed(event);
     case "MailboxOverflow":
-      return "More mail came than is listed one by one";
+      return overflow(event);
     case "MailboxReset":
       return "The server numbered the mailbox anew; what was known of it is void";
     case "QuotaExceed":
@@ -43,9 +49,42 @@ function flags(verb, event) {
   return names.length > 0 ? `${verb}: ${names.join(", ")}` : `${verb}`;
 }
 
+function moved(event) {
+  // IMAP says it in `data`, other sources in the event itself.
+  const from = event.data?.from?.mailbox ?? event.old_mailbox;
+  return from ? `Moved here from ${from}` : "Moved here";
+}
+
+function renamed(event) {
+  const old = event.data?.old_mailbox ?? event.old_mailbox;
+  return old ? `Mailbox ${old} is called ${event.mailbox} now` : `Mailbox ${event.mailbox} was renamed`;
+}
+
+function overflow(event) {
+  const skipped = event.data?.skipped;
+  return skipped ? `${skipped} more came than are listed one by one` : "More mail came than is listed one by one";
+}
+
+/** Which messages an event is about, by number, if they are told by number: `message 7`, `messages 4, 7 to 9`. */
+export function numbers(event) {
+  if (event.uid !== undefined) return `message ${event.uid}`;
+  if (!event.uids) return undefined;
+  const ranges = event.uids.split(",");
+  const shown = ranges.slice(0, RANGES_MAX).map((range) => range.replace(":", " to "));
+  return `messages ${shown.join(", ")}${ranges.length > RANGES_MAX ? " and others" : ""}`;
+}
+
+/** More numbers than these say nothing to anybody. */
+const RANGES_MAX = 5;
+
 /** Kinds after which somebody should do something. */
 export function isTrouble(event) {
   return ["AccountDown", "AccountAuthFailed", "QuotaExceed"].includes(event.kind);
+}
+
+/** Kinds with which a message appears in a mailbox. */
+export function isArrival(event) {
+  return ["MessageNew", "MessageAppend", "MessageMove"].includes(event.kind);
 }
 
 /** Kinds that say how an account is doing. */
@@ -83,8 +122,9 @@ export function place(event) {
   return mailbox.length > 0 ? mailbox : event.topics;
 }
 
-/** A publisher's data as text, no longer than is of use in a list. */
-export function published(data) {
+/** A publisher's data as text, no longer than is of use in a list. What else has data says it in its headline. */
+export function published({ kind, data }) {
+  if (kind !== "Published") return undefined;
   if (data === undefined || data === null) return undefined;
   const line = typeof data === "string" ? data : JSON.stringify(data);
   const text = typeof data === "object" && line.length > LINE_CHARS_MAX ? JSON.stringify(data, null, 2) : line;

@@ -1,8 +1,8 @@
 //! What is asked of a new message, and the event that its answer becomes. Pure.
 //!
 //! One FETCH has to do: each further round trip is time in which nobody knows of the message. It asks for the header
-//! fields and not for ENVELOPE, since the parser leaves the escapes of quoted strings in place, and a subject with a
-//! quotation mark would be shown with a backslash; header fields come as one literal and are read by [`message`].
+//! fields and not for ENVELOPE, which lacks half of what is wanted (References, List-Id, Auto-Submitted); the fields come
+//! as one literal, and [`message`] reads them for all sources.
 //! Only PEEK: reading for a notification must not mark a message as seen.
 
 use jiff::Timestamp;
