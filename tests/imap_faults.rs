@@ -372,7 +372,7 @@ async fn flags_that_change_meanwhile_announce_nothing() {
 async fn a_search_that_is_not_answered_takes_no_message_away() {
     let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
     let mut account = server.account();
-    account.imap.as_mut().unwrap().events = Some(vec![EventKind::MessageExpunge]);
+    account.imap_mut().unwrap().events = Some(vec![EventKind::MessageExpunge]);
     let mut watching = Watching::start(folder.path(), &[account], config());
     let mut peer = server.opened(3, 4).await;
     peer.answer("UID SEARCH ALL", "* SEARCH 1 2 3\r\n").await;
