@@ -1,6 +1,6 @@
 //! What `postrider check` explains of an account: what the server is, how it will be watched, and what makes it slow.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod support;
 

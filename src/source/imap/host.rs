@@ -175,7 +175,7 @@ mod tests {
         let host = hosts.host("IMAP.example.org", &ImapConfig::default());
         let configured = Duration::from_secs(270);
         let end = async |seconds| {
-            tokio::time::advance(Duration::from_secs(60)).await;
+            tokio::time::advance(Duration::from_mins(1)).await;
             host.ended_while_idle(Duration::from_secs(seconds))
         };
         assert_eq!(end(200).await, None, "once is chance");
