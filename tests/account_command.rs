@@ -20,7 +20,7 @@ fn configured(accounts: &[(&str, String)]) -> TempDir {
     let folder = tempdir().unwrap();
     let mut text = "http.listen = '127.0.0.1:0'\nsmtp.enabled = false\n".to_owned();
     for (name, imap) in accounts {
-        text += &format!("[[account]]\nname = '{name}'\n{imap}");
+        text = text + "[[account]]\nname = '" + name + "'\n" + imap;
     }
     fs::write(folder.path().join("p.toml"), text).unwrap();
     folder

@@ -131,7 +131,10 @@ async fn without_an_event_stream_the_server_is_asked_again_and_again() {
 #[tokio::test]
 async fn a_push_brings_all_that_happens_to_messages() {
     let mut pushed = Pushed::start("pushed", config()).await;
-    let sent = pushed.call("Mailbox/query", json!({ "filter": { "role": "sent" } })).await["ids"][0].clone();
+    let mailbox = json!({ "name": "Sent", "parentId": null, "role": "sent" });
+    let created = pushed.call("Mailbox/set", json!({ "create": { "s": mailbox } })).await;
+    let sent = created["created"]["s"]["id"].clone();
+    pushed.next(EventKind::MailboxCreate).await;
     let inbox = pushed.call("Mailbox/query", json!({ "filter": { "role": "inbox" } })).await["ids"][0].clone();
     pushed.deliver("new").await;
     pushed.front.changed("pushed");

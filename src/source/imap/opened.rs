@@ -483,9 +483,8 @@ impl Opened {
             }
         };
         self.ask(link, "UID SEARCH", &command, hear).await?;
-        let must_find = criteria == "ALL" && self.mirror.exists() > 0;
-        if !is_answered && (must_find || link.connection.unreadable() > unreadable) {
-            // That nothing was found would mean that everything is gone.
+        if !is_answered && link.connection.unreadable() > unreadable {
+            // What was not found would count as gone, or as read.
             return Err(ImapError::Protocol("an answer to SEARCH that cannot be read".to_owned()));
         }
         Ok(found)
