@@ -315,7 +315,11 @@ fn tag(line: &str) -> &str {
 
 /// Something else than IDLE, as it is said by the book or should not be.
 fn instead_of_idle(answer: impl Fn(&str) -> Vec<String> + Send + Sync + 'static, times: usize) -> Fault {
-    Fault::rewrite(times, move |line, _| is(line, "IDLE").then(|| answer(tag(line))))
+    Fault::rewrite(times, move |line, said| {
+        // What the server had to say of the mailbox is not swallowed: it need not say it again.
+        let told = said.iter().filter(|response| response.starts_with("* ")).cloned();
+        is(line, "IDLE").then(|| told.chain(answer(tag(line))).collect())
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
