@@ -40,6 +40,8 @@ fn impatient() -> ImapConfig {
         idle_renew: Duration::from_millis(500),
         poll_interval: Duration::from_millis(50),
         sweep_interval: Duration::from_millis(200),
+        // What a fault made the server keep to itself is found by asking, in the end.
+        safety_poll: Duration::from_secs(5),
         connects_per_second: OFTEN,
         connects_per_host_per_second: OFTEN,
         connect_timeout: short,

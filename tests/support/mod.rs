@@ -35,7 +35,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// How long anything may take before a test fails. Generous: what is slow on a busy machine is not wrong.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits for `future`, and says what was awaited if it takes too long.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
