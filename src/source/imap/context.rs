@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::warn;
+use tokio::time::{Instant, sleep_until};
 
 use super::access::Access;
 use super::backoff;
@@ -22,11 +21,9 @@ use super::mailboxes::Role;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
 use crate::event::{AccountName, Content};
-use crate::event_log::{Append, AppendError, EventLog};
+use crate::event_log::{Append, EventLog};
 use crate::registry::ImapEndpoint;
 
-/// Pauses between attempts to store events: the first, and the longest.
-const APPEND_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Refused logins in a row after which only a person can help.
 const REFUSALS_MAX: u32 = 5;
 /// Refusals over so long a time are as bad.
@@ -223,22 +220,7 @@ impl AccountContext {
     /// # Errors
     /// Only when the log was closed.
     pub(super) async fn commit(&self, build: impl Fn() -> Append) -> Result<(), ImapError> {
-        let (mut pause, longest) = APPEND_RETRY;
-        loop {
-            match self.event_log.append(build()).await {
-                Ok(_) => {
-                    self.health.stalled(None);
-                    return Ok(());
-                }
-                Err(AppendError::Closed) => return Err(AppendError::Closed.into()),
-                Err(err) => {
-                    warn!(account = %self.name, error = %err, retry_in = ?pause, "cannot store events, new mail waits");
-                    self.health.stalled(Some(err.to_string()));
-                    sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(longest);
-                }
-            }
-        }
+        Ok(self.health.append(&self.event_log, build).await?)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::registry::{AccountState, Registry};
 
 /// Pause after an append that failed.
 const APPEND_RETRY: Duration = Duration::from_secs(5);
+/// Pauses between attempts to store what happened in a mailbox: the first, and the longest.
+const EVENTS_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// How one connection is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +221,34 @@ impl Health {
             states.stalled = why;
             changes
         });
+    }
+
+    /// Appends what `build` makes, and waits until the log takes it. Meanwhile nothing more is read, so that TCP holds
+    /// the server back; what was fetched stays with the caller and is not fetched again.
+    ///
+    /// # Errors
+    /// Only when the log was closed.
+    pub(in crate::source) async fn append(
+        &self,
+        event_log: &EventLog,
+        build: impl Fn() -> Append,
+    ) -> Result<(), AppendError> {
+        let (mut pause, longest) = EVENTS_RETRY;
+        loop {
+            match event_log.append(build()).await {
+                Ok(_) => {
+                    self.stalled(None);
+                    return Ok(());
+                }
+                Err(AppendError::Closed) => return Err(AppendError::Closed),
+                Err(err) => {
+                    warn!(account = %self.account, error = %err, retry_in = ?pause, "cannot store events, new mail waits");
+                    self.stalled(Some(err.to_string()));
+                    sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(longest);
+                }
+            }
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut States) -> bool) {

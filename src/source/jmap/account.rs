@@ -1,12 +1,9 @@
 //! One watched account: where it left off, what changed since, and the commits that bring both together.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
-use tracing::warn;
 
 use super::client::{Client, Session};
 use super::config::JmapConfig;
@@ -19,8 +16,6 @@ use crate::event_log::{Append, AppendError, EventLog};
 use crate::registry::JmapEndpoint;
 use crate::source::imap::{Condition, Health};
 
-/// Pauses between attempts to store events: the first, and the longest.
-const APPEND_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Answers to "what else changed" before it is cheaper to start over.
 const PAGES_MAX: usize = 100;
 /// How much earlier than the last look at the account messages are looked for when the server cannot say what changed:
@@ -73,22 +68,7 @@ impl Context {
 
     /// Commits what `build` makes, and waits until the log takes it: nothing more is asked of the server meanwhile.
     async fn commit(&self, build: impl Fn() -> Append) -> Result<(), JmapError> {
-        let (mut pause, longest) = APPEND_RETRY;
-        loop {
-            match self.event_log.append(build()).await {
-                Ok(_) => {
-                    self.health.stalled(None);
-                    return Ok(());
-                }
-                Err(AppendError::Closed) => return Err(AppendError::Closed.into()),
-                Err(err) => {
-                    warn!(error = %err, retry_in = ?pause, "cannot store events, new mail waits");
-                    self.health.stalled(Some(err.to_string()));
-                    sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(longest);
-                }
-            }
-        }
+        Ok(self.health.append(&self.event_log, build).await?)
     }
 }
 
