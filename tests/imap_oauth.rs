@@ -172,7 +172,7 @@ async fn a_token_command_gives_the_token() {
     oidc.known().valid.insert("from-a-program".to_owned());
     let imap = mailbox.account.imap_mut().unwrap();
     imap.oauth = None;
-    imap.access_token_command = Some(["echo", "from-a-program"].map(str::to_owned).to_vec());
+    imap.access_token_command = Some(["echo", "from-a-program"].map(str::to_owned).into());
     mailbox.probe().await.unwrap();
     oidc.known().valid.clear();
     let err = mailbox.probe().await.unwrap_err();

@@ -68,7 +68,7 @@ pub fn parse(text: &str) -> Result<Account, ImapUrlError> {
     let imap = ImapEndpoint {
         port: url.port(),
         security,
-        mailboxes: vec![mailbox],
+        mailboxes: [mailbox].into(),
         ..ImapEndpoint::new(host, username.clone())
     };
     let name = AccountName::parse(&username).map_err(|_| ImapUrlError::Name)?;
@@ -100,7 +100,7 @@ pub fn parse_all(texts: &[String]) -> Result<Vec<Account>, ImapUrlError> {
         match accounts.iter_mut().find(|known| is_same_endpoint(known, &account)) {
             Some(known) => {
                 if let (Some(known), Some(more)) = (known.imap_mut(), account.imap) {
-                    known.mailboxes.extend(more.mailboxes.iter().cloned());
+                    known.mailboxes = known.mailboxes.iter().chain(&*more.mailboxes).cloned().collect();
                 }
             }
             None => accounts.push(account),
@@ -138,14 +138,14 @@ mod tests {
         let imap = account.imap.unwrap();
         assert_eq!((imap.host.as_str(), imap.port(), imap.security), ("imap.example.org", 993, ImapSecurity::Tls));
         assert_eq!(
-            (imap.username.as_str(), imap.mailboxes.clone()),
+            (imap.username.as_str(), imap.mailboxes.to_vec()),
             ("ada@example.org", vec!["Lists/rüst?".to_owned()])
         );
 
         assert_eq!(endpoint("imaps://ada@example.org@imap.example.org").username, "ada@example.org");
         let starttls = endpoint("imap://ada@imap.example.org:1143/");
         assert_eq!((starttls.port(), starttls.security), (1143, ImapSecurity::Starttls));
-        assert_eq!(starttls.mailboxes, ["INBOX"]);
+        assert_eq!(*starttls.mailboxes, ["INBOX"]);
         let plain = endpoint("imap+plain://ada@[::1]");
         assert_eq!((plain.host.as_str(), plain.security, plain.port()), ("::1", ImapSecurity::None, 143));
     }
@@ -186,7 +186,7 @@ mod tests {
         let texts = ["imaps://a@h/INBOX", "imaps://b@h", "imaps://a@h/Sent"].map(str::to_owned);
         let accounts = parse_all(&texts).unwrap();
         let mailboxes: Vec<_> =
-            accounts.iter().map(|account| account.imap.as_ref().unwrap().mailboxes.clone()).collect();
+            accounts.iter().map(|account| account.imap.as_ref().unwrap().mailboxes.to_vec()).collect();
         assert_eq!(mailboxes, [vec!["INBOX", "Sent"], vec!["INBOX"]]);
     }
 }

@@ -35,7 +35,7 @@ pub fn provide(
     for imap in accounts.iter_mut().filter_map(Account::imap_mut) {
         imap.password_file.clone_from(&args.file);
         // The shell splits the words, as it would where the person tried the command.
-        imap.password_command = args.command.as_ref().map(|line| vec!["sh".into(), "-c".into(), line.clone()]);
+        imap.password_command = args.command.as_ref().map(|line| ["sh".into(), "-c".into(), line.clone()].into());
         if !is_given {
             imap.password_typed = Some(typed(imap, &ask)?);
         } else if args.file.is_none() && args.command.is_none() {

@@ -154,10 +154,12 @@ impl ImapCheck<'_> {
         .filter_map(|(key, is_set)| is_set.then_some(key))
         .collect();
         match sources.as_slice() {
-            ["password_command"] if imap.password_command.as_ref().is_some_and(Vec::is_empty) => {
+            ["password_command"] if imap.password_command.as_ref().is_some_and(|command| command.is_empty()) => {
                 Some(self.at("password_command", "`password_command` is empty; name a program"))
             }
-            ["access_token_command"] if imap.access_token_command.as_ref().is_some_and(Vec::is_empty) => {
+            ["access_token_command"]
+                if imap.access_token_command.as_ref().is_some_and(|command| command.is_empty()) =>
+            {
                 Some(self.at("access_token_command", "`access_token_command` is empty; name a program"))
             }
             [] | [_] => None,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub struct ImapEndpoint {
     pub password_file: Option<PathBuf>,
     /// A program and its arguments; the first line that it prints is the password. Default: none.
     #[serde(default)]
-    pub password_command: Option<Vec<String>>,
+    pub password_command: Option<Box<[String]>>,
     /// The environment variable that holds the password. Default: none.
     #[serde(default)]
     pub password_env: Option<String>,
@@ -64,7 +64,7 @@ pub struct ImapEndpoint {
     pub password_typed: Option<SecretString>,
     /// A program and its arguments; the first line that it prints is an OAuth 2.0 access token. Default: none.
     #[serde(default)]
-    pub access_token_command: Option<Vec<String>>,
+    pub access_token_command: Option<Box<[String]>>,
     /// OAuth 2.0 instead of a password. Default: none.
     #[serde(default)]
     pub oauth: Option<Box<OauthConfig>>,
@@ -75,10 +75,10 @@ pub struct ImapEndpoint {
     /// Mailboxes to watch: names, patterns (`"Lists/*"`, `"*"` for all; `%` stops at the next level), and special uses
     /// (`"\\Sent"`, RFC 6154). Default: `["INBOX"]`.
     #[serde(default = "inbox")]
-    pub mailboxes: Vec<String>,
+    pub mailboxes: Arc<[String]>,
     /// Mailboxes that are left out of what patterns bring, in the same words. Default: `["\\Junk", "\\Trash"]`.
     #[serde(default = "junk_and_trash")]
-    pub mailboxes_excluded: Vec<String>,
+    pub mailboxes_excluded: Arc<[String]>,
     /// What is reported besides what a watcher must always say: kinds of events. Default: `MessageNew`, `MessageRead`,
     /// `MessageExpunge`, and, where `mailboxes` has a pattern, `MailboxCreate`, `MailboxDelete` and `MailboxRename`.
     #[serde(default)]
@@ -137,12 +137,15 @@ impl Account {
     }
 }
 
-fn inbox() -> Vec<String> {
-    vec!["INBOX".to_owned()]
+/// What nearly all accounts have is there once.
+fn inbox() -> Arc<[String]> {
+    static INBOX: LazyLock<Arc<[String]>> = LazyLock::new(|| Arc::new(["INBOX".to_owned()]));
+    INBOX.clone()
 }
 
-fn junk_and_trash() -> Vec<String> {
-    vec!["\\Junk".to_owned(), "\\Trash".to_owned()]
+fn junk_and_trash() -> Arc<[String]> {
+    static EXCLUDED: LazyLock<Arc<[String]>> = LazyLock::new(|| Arc::new(["\\Junk".to_owned(), "\\Trash".to_owned()]));
+    EXCLUDED.clone()
 }
 
 fn three() -> NonZeroU32 {

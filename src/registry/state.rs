@@ -72,7 +72,7 @@ struct Known {
 impl Known {
     fn status(&self, name: &AccountName) -> AccountStatus {
         let (host, mailboxes) = match (&self.imap, &self.jmap) {
-            (Some(imap), _) => (Some(imap.host.clone()), imap.mailboxes.clone()),
+            (Some(imap), _) => (Some(imap.host.clone()), imap.mailboxes.to_vec()),
             (None, Some(jmap)) => {
                 let url = jmap.session_url().ok();
                 (url.and_then(|url| url.host_str().map(str::to_owned)), jmap.mailboxes.clone())
