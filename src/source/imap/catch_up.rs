@@ -15,7 +15,8 @@ use super::fetch::internal_date;
 use super::flags::KnownFlags;
 use super::link::{Examined, Link};
 use super::opened::{BATCH, Opened, Settled};
-use super::protocol::{Fetched, UidSet};
+use super::protocol::{Fetched, StatusItems, UidSet};
+use super::refusal::Refusal;
 use super::report::Report;
 use crate::event::Counts;
 
@@ -33,8 +34,8 @@ impl Opened {
         let checkpoint = link.account().event_log.checkpoint(&mailbox.checkpoint_key).await?;
         let stored = Stored::parse(checkpoint.as_deref());
         let examined = match link.examine(mailbox, stored.cursor()).await {
-            Err(err @ ImapError::Mailbox { .. }) if stored == Stored::Nothing => {
-                Self::note_end(link, mailbox).await?;
+            Err(err @ ImapError::Mailbox { refusal, .. }) if stored == Stored::Nothing => {
+                Self::note_end(link, mailbox, refusal).await?;
                 return Err(err);
             }
             examined => examined?,
@@ -46,7 +47,7 @@ impl Opened {
         });
         let resume = stored.resume(uid_validity);
         let cursor = match &stored {
-            Stored::At(cursor) if resume == Resume::GoOn => (**cursor).clone(),
+            Stored::At(cursor) if resume == Resume::GoOn => Cursor { uid_validity, ..(**cursor).clone() },
             // What came to a mailbox that was made while the account was watched is new.
             _ => Cursor::at(uid_validity, 1),
         };
@@ -70,21 +71,22 @@ impl Opened {
 
     /// Notes where a mailbox ends that was never opened and cannot be now: what comes until it can be is new, although
     /// nobody has seen what was there before.
-    async fn note_end(link: &mut Link, mailbox: &Mailbox) -> Result<(), ImapError> {
-        let items = match link.status(&mailbox.name, |_| {}).await {
-            Ok(items) => items,
-            // Where it ends is then what it ends with when it is opened.
-            Err(ImapError::Refused { text, .. }) => {
-                debug!(mailbox = %mailbox.name, %text, "no STATUS of a mailbox that is not opened");
+    async fn note_end(link: &mut Link, mailbox: &Mailbox, refusal: Refusal) -> Result<(), ImapError> {
+        let mut end = Cursor::before_all();
+        if refusal != Refusal::NoMailbox {
+            let items = match link.status(&mailbox.name, |_| {}).await {
+                Ok(items) => items,
+                Err(ImapError::Refused { .. }) => StatusItems::default(),
+                Err(err) => return Err(err),
+            };
+            let (Some(uid_validity @ 1..), Some(uid_next @ 1..)) = (items.uid_validity, items.uid_next) else {
+                debug!(mailbox = %mailbox.name, "nothing is known of a mailbox that is not opened");
                 return Ok(());
-            }
-            Err(err) => return Err(err),
-        };
-        let (Some(uid_validity @ 1..), Some(uid_next @ 1..)) = (items.uid_validity, items.uid_next) else {
-            return Ok(());
-        };
-        let (account, counts) = (link.account().clone(), Counts { messages: items.messages, unseen: items.unseen });
-        Report::new(&account, mailbox).commit(&mut Cursor::at(uid_validity, uid_next), counts).await
+            };
+            end = Cursor::at(uid_validity, uid_next);
+        }
+        let no_event = Counts { messages: None, unseen: None };
+        Report::new(&link.account().clone(), mailbox).commit(&mut end, no_event).await
     }
 
     /// UIDNEXT may be missing (RFC 3501 §7.3.1 made it optional).

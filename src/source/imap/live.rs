@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::config::ImapConfig;
 use super::connection::{Patience, ReadError, bye};
 use super::context::Duty;
 use super::error::ImapError;
@@ -33,6 +34,11 @@ const CROWD: Duration = Duration::from_millis(20);
 const MISSED_AFTER_SECONDS: i64 = 60;
 /// Of the time until a session ends by itself, the part after which it is renewed: in between it can be chosen when.
 const RENEWED_AT: std::ops::Range<f64> = 0.85..0.95;
+
+/// Its `+` is due no later than the answer to any other command.
+fn accept_within(config: &ImapConfig) -> Duration {
+    ACCEPT_WITHIN.min(config.answer_timeout)
+}
 
 /// How an IDLE ended.
 enum Ended {
@@ -285,7 +291,7 @@ impl Session {
                     [Some(deadline), is_due, crowd].into_iter().flatten().min()
                 }
                 Next::SendDone => return Ok(Ended::Done(cycle.into_tag())),
-                Next::Dead => return Err(ImapError::Timeout("IDLE", ACCEPT_WITHIN)),
+                Next::Dead => return Err(ImapError::Timeout("IDLE", accept_within(&self.link.account().config))),
             };
             if crowd_until.is_some_and(|until| until <= now) && cycle.is_idling() {
                 crowd_until = None;
@@ -332,7 +338,7 @@ impl Session {
         let renew = account.host.renew(longest.min(config.idle_renew)).mul_f64(rand::random_range(0.9..1.1));
         let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
         rhythm.idle_since = Instant::now();
-        Ok(IdleCycle::new(tag, IdleTimes { accept: ACCEPT_WITHIN, renew }, rhythm.idle_since))
+        Ok(IdleCycle::new(tag, IdleTimes { accept: accept_within(config), renew }, rhythm.idle_since))
     }
 
     fn hear_idle(
