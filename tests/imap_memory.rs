@@ -16,7 +16,7 @@ use support::server::{Options, Server};
 
 /// For a dozen hostile servers at the same time, of which each may fill one response: 2 MiB, in a buffer that doubles.
 /// Each of the floods alone is ten times as much.
-const GROWTH_KIB_MAX: u64 = 64 * 1024;
+const GROWTH_KIB_MAX: u64 = 48 * 1024;
 const MIB: usize = 1024 * 1024;
 const FLOOD: usize = 640 * MIB;
 
