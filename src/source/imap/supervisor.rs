@@ -278,7 +278,7 @@ impl Slot {
             self.context.report(Condition::START);
             return AFTER_SESSION_OVER.mul_f64(rand::random_range(0.1..1.0));
         }
-        METRICS.failures.add(1);
+        METRICS.failures.inc();
         let pause = self.backoff.after_failure(lived.unwrap_or_default(), rand::random_range(0.5..1.0));
         let asked = err.asked_pause();
         match err.refusal() {
