@@ -200,7 +200,11 @@ impl Health {
         self.change(|states| {
             match states.conditions.iter_mut().find(|(name, _)| **name == *connection) {
                 Some((_, known)) => *known = condition,
-                None => states.conditions.push((connection.into(), condition)),
+                None => {
+                    // Most accounts have one connection, and a vector that grows by itself begins with room for four.
+                    states.conditions.reserve_exact(1);
+                    states.conditions.push((connection.into(), condition));
+                }
             }
             true
         });

@@ -162,9 +162,13 @@ impl Sessions {
     fn add(&mut self, account: Arc<AccountContext>, duty: Duty) {
         let config = &account.config;
         let backoff = Backoff::new(config.retry_first, config.retry_max);
+        let stop = match duty {
+            // It is wanted for as long as there are accounts.
+            Duty::Account => self.stop.clone(),
+            Duty::Mailbox(_) => self.stop.child_token(),
+        };
         let context = Arc::new(ConnectionContext::new(account, duty));
         context.report(Condition::START);
-        let stop = self.stop.child_token();
         self.start(Slot { context, backoff, was_watched: false, stop }, Duration::ZERO);
     }
 
