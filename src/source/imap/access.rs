@@ -34,9 +34,10 @@ impl Ways {
         Self { providers, credentials, ..Self::default() }
     }
 
-    /// For the connections of one account.
-    pub(super) fn access(&self, account: AccountName) -> Access {
-        Access { account, ways: self.clone(), tokens: Mutex::default() }
+    /// For the connections of one account to a host.
+    pub(super) fn access(&self, account: AccountName, host: &str) -> Access {
+        let quirks = self.providers.quirks(host);
+        Access { account, quirks, ways: self.clone(), tokens: Mutex::default() }
     }
 }
 
@@ -44,6 +45,7 @@ impl Ways {
 #[derive(Debug)]
 pub(super) struct Access {
     account: AccountName,
+    quirks: Quirks,
     ways: Ways,
     tokens: Mutex<Tokens>,
 }
@@ -61,8 +63,8 @@ impl Access {
     }
 
     /// What is particular about the account's server.
-    pub(super) fn quirks(&self, endpoint: &ImapEndpoint) -> Quirks {
-        self.ways.providers.quirks(&endpoint.host)
+    pub(super) fn quirks(&self) -> &Quirks {
+        &self.quirks
     }
 
     /// The name of the account's provider, if it is a known one.
