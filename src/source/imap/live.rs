@@ -174,7 +174,7 @@ impl Session {
         let now = Timestamp::now().as_second();
         let is_late = |received: i64| now.saturating_sub(received) > MISSED_AFTER_SECONDS;
         if self.home.take_latest_received().is_some_and(is_late) {
-            METRICS.missed_push.add(1);
+            METRICS.missed_push.inc();
             let account = self.link.account();
             debug!(account = %account.name, "new mail that IDLE did not announce");
             if account.host.missed_push() {
@@ -226,12 +226,12 @@ impl Session {
         match ended {
             Ended::Done(tag) => {
                 let done_timeout = self.link.account().config.done_timeout;
-                if self.link.account().access.quirks(&self.link.account().endpoint).stepwise {
+                if self.link.account().access.quirks().stepwise {
                     self.end_idle(&tag, done_timeout).await?;
                 } else {
                     self.link.connection.queue_done(tag, done_timeout);
                 }
-                METRICS.renewals.add(1);
+                METRICS.renewals.inc();
                 rhythm.keepalive.renewed(Instant::now());
                 let is_quiet = !self.home.mirror.has_news() && !self.others.any_due();
                 if is_quiet && !self.has_signals() && !stop.is_cancelled() {
@@ -334,7 +334,7 @@ impl Session {
         let account = self.link.account().clone();
         let config = &account.config;
         // Spread out, so that connections that began together do not renew together.
-        let longest = account.access.quirks(&account.endpoint).idle_renew.unwrap_or(config.idle_renew);
+        let longest = account.access.quirks().idle_renew.unwrap_or(config.idle_renew);
         let renew = account.host.renew(longest.min(config.idle_renew)).mul_f64(rand::random_range(0.9..1.1));
         let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
         rhythm.idle_since = Instant::now();
