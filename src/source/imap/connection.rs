@@ -166,6 +166,10 @@ impl Connection {
                 self.unreadable += 1;
                 METRICS.unreadable.add(1);
             }
+            Response::Search(result) if result.is_broken => {
+                self.unreadable += 1;
+                METRICS.unreadable.add(1);
+            }
             Response::Unreadable => {
                 self.unreadable += 1;
                 METRICS.unreadable.add(1);

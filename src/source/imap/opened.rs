@@ -30,6 +30,8 @@ pub(super) const BATCH: usize = 50;
 const LAGGING: [Duration; 3] = [Duration::from_secs(1), Duration::from_millis(1700), Duration::from_millis(2900)];
 /// Sessions that failed over a message after which it is announced without being read.
 const UNREADABLE_AFTER: u32 = 6;
+/// How often a search is asked for whose answer makes no sense.
+const SEARCHES_MAX: usize = 2;
 /// How long a connection that watches the mailbox from which a message may have been moved is given to notice.
 const ELSEWHERE_WITHIN: Duration = Duration::from_millis(1500);
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
@@ -66,6 +68,11 @@ pub(super) enum Settled {
     Done,
     /// A message may have been moved here from this mailbox: report what is gone there first.
     LookFirst(String),
+}
+
+/// The session cannot go on without an answer.
+pub(super) fn unanswered() -> ImapError {
+    ImapError::Protocol("an answer to SEARCH that cannot be read".to_owned())
 }
 
 impl Opened {
@@ -142,7 +149,7 @@ impl Opened {
     pub(super) async fn missing(&mut self, link: &mut Link) -> Result<UidSet, ImapError> {
         let Some(before) = self.cursor.present.clone() else { return Ok(UidSet::new()) };
         let exist = self.mirror.exists();
-        let found = self.search(link, "ALL").await?;
+        let Some(found) = self.search(link, "ALL").await? else { return Ok(UidSet::new()) };
         // Meanwhile some may have come, or gone.
         let exist = exist.min(self.mirror.exists());
         if found.len() < exist {
@@ -171,12 +178,14 @@ impl Opened {
             return self.fetch_all_flags(link, changed).await;
         }
         let below = self.below_next();
-        let unseen = self.search(link, "UNSEEN").await?.intersection(&below);
+        let Some(unseen) = self.search(link, "UNSEEN").await? else { return Ok(()) };
+        let unseen = unseen.intersection(&below);
         let no_longer = known.unseen().difference(&unseen);
         // What is no longer unseen was read, or is gone.
         let mut read = UidSet::new();
         if !no_longer.is_empty() {
-            read = self.search(link, &format!("SEEN UID {no_longer}")).await?.intersection(&no_longer);
+            let found = self.search(link, &format!("SEEN UID {no_longer}")).await?;
+            read = found.unwrap_or_default().intersection(&no_longer);
         }
         changed.extend(read.iter().map(|uid| (uid, vec!["\\Seen".to_owned()])));
         changed.extend(unseen.difference(known.unseen()).iter().map(|uid| (uid, Vec::new())));
@@ -270,7 +279,7 @@ impl Opened {
             Ok(()) if link.connection.unreadable() == unreadable => Ok(found.into_iter().collect()),
             // One message that the server cannot read is enough for it to refuse all of them, or to say nonsense.
             Ok(()) | Err(ImapError::Refused { refusal: Refusal::Temporary, .. }) => {
-                let found = self.search(link, &format!("UID {uid_next}:*")).await?;
+                let found = self.search(link, &format!("UID {uid_next}:*")).await?.ok_or_else(unanswered)?;
                 Ok(found.difference(&self.below_next()))
             }
             Err(err) => Err(err),
@@ -471,25 +480,29 @@ impl Opened {
         Ok(found)
     }
 
-    /// What a search finds, by UID.
-    pub(super) async fn search(&mut self, link: &mut Link, criteria: &str) -> Result<UidSet, ImapError> {
+    /// What a search finds, by UID. Nothing where the server, asked twice, gives no answer that makes sense as a whole:
+    /// what was not found would count as gone, or as read.
+    pub(super) async fn search(&mut self, link: &mut Link, criteria: &str) -> Result<Option<UidSet>, ImapError> {
         let form = if link.offers.esearch { "RETURN (ALL) " } else { "" };
         let command = format!("UID SEARCH {form}{criteria}");
-        let mut found = UidSet::new();
-        let mut is_answered = false;
-        let unreadable = link.connection.unreadable();
-        let hear = |response| {
-            if let Response::Search(result) = response {
-                is_answered = true;
-                found.extend(&result.found);
+        for _ in 0..SEARCHES_MAX {
+            let (mut found, mut is_answered, mut is_broken) = (UidSet::new(), false, false);
+            let unreadable = link.connection.unreadable();
+            let hear = |response| {
+                if let Response::Search(result) = response {
+                    is_answered = true;
+                    is_broken |= result.is_broken;
+                    found.extend(&result.found);
+                }
+            };
+            self.ask(link, "UID SEARCH", &command, hear).await?;
+            let is_missing = !is_answered && link.connection.unreadable() > unreadable;
+            if !is_broken && !is_missing {
+                return Ok(Some(found));
             }
-        };
-        self.ask(link, "UID SEARCH", &command, hear).await?;
-        if !is_answered && link.connection.unreadable() > unreadable {
-            // What was not found would count as gone, or as read.
-            return Err(ImapError::Protocol("an answer to SEARCH that cannot be read".to_owned()));
         }
-        Ok(found)
+        warn!(account = %link.account().name, mailbox = %self.mailbox.name, "answers to SEARCH that cannot be read");
+        Ok(None)
     }
 
     /// NOOP: has the server say what it has not said yet.
