@@ -44,7 +44,7 @@ pub enum EventKind {
     MailboxDelete,
     /// A mailbox was renamed; `old_mailbox` (from IMAP `data.old_mailbox`) is its old name.
     MailboxRename,
-    /// More mail came while nobody watched than is announced one by one.
+    /// More mail came at once, or while nobody watched, than is announced one by one.
     MailboxOverflow,
     /// UIDVALIDITY changed: what was known of the mailbox's UIDs is void.
     MailboxReset,

@@ -157,8 +157,7 @@ impl Opened {
         self.ask_for_changes(link, mod_seq).await?;
         self.settle_changes(link).await?;
         if !new.is_empty() {
-            let newest_max = link.account().config.catch_up_max.get();
-            let settled = self.report_listed(link, &new, Some(newest_max)).await?;
+            let settled = self.report_listed(link, &new).await?;
             if settled != Settled::Done {
                 return Ok(settled);
             }
@@ -249,12 +248,12 @@ impl Opened {
             return Ok(());
         }
         let wanted = link.wanted();
-        let range = format!("{first}:{}", self.cursor.uid_next.saturating_sub(1));
+        let range = UidSet::of_range(first, self.cursor.uid_next.saturating_sub(1));
         let uid_next = std::mem::replace(&mut self.cursor.uid_next, first);
         let messages = self.fetch(link, &wanted, &range, wanted.items()).await;
         self.cursor.uid_next = uid_next;
         let account = link.account().clone();
-        for (uid, message) in messages?.into_iter().filter(|(uid, _)| *uid < uid_next) {
+        for (uid, message) in messages? {
             let received = message.internal_date.as_deref().and_then(internal_date);
             if received.is_none_or(|at| at.as_second() < since) {
                 continue;
