@@ -128,7 +128,10 @@ async fn without_idle_it_polls() {
         peer.answer("NOOP", "").await;
         let idle = peer.command("IDLE").await;
         peer.send(&format!("{idle} {refusal}\r\n")).await;
+        let status = "* STATUS INBOX (MESSAGES 0 UIDNEXT 1 UIDVALIDITY 7)\r\n";
+        peer.answer("STATUS", status).await;
         peer.answer("NOOP", "").await;
+        peer.answer("STATUS", status).await;
         peer.answer("NOOP", "* 1 EXISTS\r\n").await;
         peer.answer("UID FETCH 1:* (UID FLAGS", &message(1, 1, "polled")).await;
         assert_eq!(watching.until(EventKind::MessageNew).await.draft.uid, Some(1));

@@ -6,6 +6,7 @@ mod support;
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use postrider::event::EventKind;
 use postrider::registry::Account;
@@ -28,6 +29,12 @@ fn uids(uids: RangeInclusive<u32>) -> String {
 fn with_events(mut account: Account, events: &[EventKind]) -> Account {
     account.imap_mut().unwrap().events = Some(events.to_vec());
     account
+}
+
+/// Answers EXAMINE on a connection that had the mailbox open before.
+async fn reopened(peer: &mut Peer, exists: u32, uid_next: u32) {
+    let data = format!("* {exists} EXISTS\r\n* OK [UIDVALIDITY 7] ok\r\n* OK [UIDNEXT {uid_next}] ok\r\n");
+    peer.answer("EXAMINE", &data).await;
 }
 
 /// The newest 60 of 50,000 are announced one by one, in batches, and the others by the one event after them.
@@ -63,6 +70,24 @@ async fn thousands_that_come_at_once_are_listed_first_and_the_newest_announced()
 }
 
 #[tokio::test]
+async fn thousands_that_were_never_announced_are_listed_first_too() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let config = ImapConfig { catch_up_max: ONE_BY_ONE, safety_poll: Duration::from_millis(300), ..config() };
+    let mut watching = Watching::start(folder.path(), &[server.account()], config);
+    let (mut peer, idle) = server.idling(0, 1).await;
+    watching.next(EventKind::AccountUp).await;
+    peer.done(&idle).await;
+    peer.answer("NOOP", "").await;
+    peer.answer("STATUS", "* STATUS INBOX (MESSAGES 50000 UIDNEXT 50001 UIDVALIDITY 7)\r\n").await;
+    peer.answer("NOOP", "").await;
+    // Whoever keeps quiet may have an old view of the mailbox: it is opened anew.
+    reopened(&mut peer, 50_000, 50_001).await;
+    newest_of_fifty_thousand(&mut peer, &mut watching).await;
+    drop(peer);
+    watching.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_with_more_than_was_announced_is_not_kept() {
     let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
     let config = ImapConfig { catch_up_max: ONE_BY_ONE, ..config() };
@@ -79,6 +104,47 @@ async fn an_answer_with_more_than_was_announced_is_not_kept() {
         assert_eq!(watching.subject().await, uid.to_string());
     }
     watching.next(EventKind::MailboxOverflow).await;
+    drop(peer);
+    watching.stop().await;
+}
+
+#[tokio::test]
+async fn polling_finds_what_noop_does_not_tell() {
+    for status in ["* STATUS INBOX (MESSAGES 1 UIDNEXT 2 UIDVALIDITY 7)\r\n", "* STATUS INBOX ()\r\n", ""] {
+        let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+        let config = ImapConfig { poll_interval: Duration::from_millis(100), ..config() };
+        let mut watching = Watching::start(folder.path(), &[server.account()], config);
+        let mut peer = server.opened(0, 1).await;
+        peer.answer("NOOP", "").await;
+        let idle = peer.command("IDLE").await;
+        peer.send(&format!("{idle} NO not now\r\n")).await;
+        // STATUS may be refused, too, and a server that tells nothing by it is asked by opening the mailbox.
+        let tag = peer.command("STATUS").await;
+        let outcome = if status.is_empty() { "NO not of the open mailbox" } else { "OK done" };
+        peer.send(&format!("{status}{tag} {outcome}\r\n")).await;
+        peer.answer("NOOP", "").await;
+        reopened(&mut peer, 1, 2).await;
+        peer.answer("UID FETCH 1:* (UID)", &uids(1..=1)).await;
+        peer.answer("UID FETCH 1 (UID FLAGS", &messages(1..=1)).await;
+        assert_eq!(watching.until(EventKind::MessageNew).await.draft.uid, Some(1), "{status:?}");
+        drop(peer);
+        watching.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn polling_costs_a_quiet_server_no_more_than_two_questions() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let config = ImapConfig { poll_interval: Duration::from_millis(100), ..config() };
+    let watching = Watching::start(folder.path(), &[server.account()], config);
+    let mut peer = server.opened(3, 4).await;
+    peer.answer("NOOP", "").await;
+    let idle = peer.command("IDLE").await;
+    peer.send(&format!("{idle} NO not now\r\n")).await;
+    for _ in 0..3 {
+        peer.answer("STATUS", "* STATUS INBOX (MESSAGES 3 UIDNEXT 4 UIDVALIDITY 7)\r\n").await;
+        peer.answer("NOOP", "").await;
+    }
     drop(peer);
     watching.stop().await;
 }
