@@ -120,3 +120,39 @@ async fn a_home_that_is_no_longer_asked_for_is_left() {
     assert_eq!(watching.subject().await, "in the next one again");
     watching.stop().await;
 }
+
+#[tokio::test]
+async fn other_mailboxes_in_the_configuration_change_one_account_and_no_other() {
+    let store = Store::default();
+    store.create("Lists", "");
+    let (server, folder) = (MisbehavingImap::start(&store, BASIC, Fault::None).await, tempdir().unwrap());
+    let named = |name: &str, mailboxes: &[&str]| Account { name: name.parse().unwrap(), ..server.account(mailboxes) };
+    let old = [named("alice", &["INBOX"]), named("bob", &["INBOX"])];
+    let mut watching = Watching::started(folder.path(), &old, config()).await;
+    idling(&server, 2).await;
+    // Alice gets a mailbox, bob goes on, and carol comes.
+    let new = [named("alice", &["INBOX", "Lists"]), named("bob", &["INBOX"]), named("carol", &["INBOX"])];
+    watching.reload(&old, &new).await;
+    let mut up = [watching.next(EventKind::AccountUp).await, watching.next(EventKind::AccountUp).await]
+        .map(|event| event.draft.account.unwrap().to_string());
+    up.sort();
+    assert_eq!(up, ["alice", "carol"]);
+    idling(&server, 4).await;
+    assert_eq!(server.connections(), 2 + 3);
+    store.deliver("INBOX", "to all");
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(watching.next(EventKind::MessageNew).await.draft.account.unwrap().to_string());
+    }
+    told.sort();
+    assert_eq!(told, ["alice", "bob", "carol"]);
+    // Back, and the others end.
+    watching.reload(&new, &old[..1]).await;
+    watching.next(EventKind::AccountUp).await;
+    idling(&server, 1).await;
+    store.deliver("Lists", "of no interest");
+    store.deliver("INBOX", "to one");
+    let last = watching.next(EventKind::MessageNew).await.draft;
+    assert_eq!((last.account.unwrap().as_str(), last.message.unwrap().subject.as_deref()), ("alice", Some("to one")));
+    watching.stop().await;
+}
