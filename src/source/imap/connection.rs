@@ -164,15 +164,15 @@ impl Connection {
         match response {
             Response::Fetch(_, message) if message.is_broken_off && message.uid.is_none() => {
                 self.unreadable += 1;
-                METRICS.unreadable.add(1);
+                METRICS.unreadable.inc();
             }
             Response::Search(result) if result.is_broken => {
                 self.unreadable += 1;
-                METRICS.unreadable.add(1);
+                METRICS.unreadable.inc();
             }
             Response::Unreadable => {
                 self.unreadable += 1;
-                METRICS.unreadable.add(1);
+                METRICS.unreadable.inc();
                 // Not a word of its content, which may be mail.
                 debug!(octets = len, unreadable = self.unreadable, "the server sent a response that makes no sense");
             }
@@ -187,7 +187,7 @@ impl Connection {
         match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)) {
             Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(ImapError::Closed)),
             Ok(()) => {
-                METRICS.octets_read.add(buffer.filled().len() as u64);
+                METRICS.received_octets.inc_by(buffer.filled().len() as u64);
                 self.framer.push(buffer.filled());
                 Poll::Ready(Ok(()))
             }

@@ -177,7 +177,7 @@ impl Session {
         let now = Timestamp::now().as_second();
         let is_late = |received: i64| now.saturating_sub(received) > MISSED_AFTER_SECONDS;
         if self.home.take_latest_received().is_some_and(is_late) {
-            METRICS.missed_push.add(1);
+            METRICS.missed_push.inc();
             let account = self.link.account();
             debug!(account = %account.name, "new mail that IDLE did not announce");
             if account.host.missed_push() {
@@ -234,7 +234,7 @@ impl Session {
                 } else {
                     self.link.connection.queue_done(tag, done_timeout);
                 }
-                METRICS.renewals.add(1);
+                METRICS.renewals.inc();
                 rhythm.keepalive.renewed(Instant::now());
                 let is_quiet = !self.home.mirror.has_news() && !self.others.any_due();
                 if is_quiet && !self.has_signals() && !stop.is_cancelled() {

@@ -104,7 +104,7 @@ pub async fn watch(
 
 /// What all accounts share.
 struct Shared {
-    ways: Ways,
+    ways: Arc<Ways>,
     hosts: Hosts,
     config: Arc<ImapConfig>,
     event_log: EventLog,
@@ -194,9 +194,10 @@ impl Sessions {
     fn add(&mut self, account: Arc<AccountContext>, duty: Duty) {
         let config = &account.config;
         let backoff = Backoff::new(config.retry_first, config.retry_max);
+        // Each has its own, the first connections too: a reload may take any account away.
+        let stop = self.stop.child_token();
         let context = Arc::new(ConnectionContext::new(account, duty));
         context.report(Condition::START);
-        let stop = self.stop.child_token();
         self.start(Slot { context, backoff, was_watched: false, stop }, Duration::ZERO);
     }
 
@@ -327,7 +328,7 @@ impl Slot {
             self.context.report(Condition::START);
             return AFTER_SESSION_OVER.mul_f64(rand::random_range(0.1..1.0));
         }
-        METRICS.failures.add(1);
+        METRICS.failures.inc();
         let pause = self.backoff.after_failure(lived.unwrap_or_default(), rand::random_range(0.5..1.0));
         let asked = err.asked_pause();
         match err.refusal() {
@@ -388,7 +389,7 @@ mod tests {
         let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         let (connections, _requests) = mpsc::channel(1);
         let shared = Shared {
-            ways: Ways::default(),
+            ways: Arc::default(),
             hosts: Hosts::new(&ImapConfig::default()),
             config: Arc::default(),
             event_log: event_log.clone(),
