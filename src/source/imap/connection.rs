@@ -166,6 +166,10 @@ impl Connection {
                 self.unreadable += 1;
                 METRICS.unreadable.inc();
             }
+            Response::Search(result) if result.is_broken => {
+                self.unreadable += 1;
+                METRICS.unreadable.inc();
+            }
             Response::Unreadable => {
                 self.unreadable += 1;
                 METRICS.unreadable.inc();
