@@ -16,6 +16,8 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use support::dovecot::{Dovecot, PASSWORD};
+use support::imap_model::{BASIC, Store};
+use support::misbehaving_imap::{Fault, MisbehavingImap};
 use support::server::{Options, Server};
 use support::{eventually, within};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -186,6 +188,38 @@ async fn a_reload_takes_what_it_can_and_says_what_it_cannot() {
 }
 
 #[tokio::test]
+async fn a_reload_leaves_accounts_alone_that_stay_as_they_are() {
+    let imap = MisbehavingImap::start(&Store::default(), BASIC, Fault::None).await;
+    let port = imap.account(&["INBOX"]).imap.and_then(|imap| imap.port).expect("a port");
+    let account = |name: &str| {
+        format!(
+            "[[account]]\nname = \"{name}\"\n[account.imap]\nhost = \"127.0.0.1\"\nport = {port}\nsecurity = \"none\"\n\
+             username = \"{name}\"\npassword_command = [\"echo\", \"secret\"]\n"
+        )
+    };
+    let (alice, bob) = (account("alice"), account("bob"));
+    let server = Server::with(Options { config: alice.clone(), ..Options::default() }).await;
+    let idling = async |count: usize| eventually("IDLE", || async { (imap.idling() == count).then_some(()) }).await;
+    let reload = async |text: String| {
+        fs::write(&server.config, text).expect("a file");
+        server.signal("HUP").await;
+    };
+    idling(1).await;
+    reload(format!("{alice}{bob}")).await;
+    idling(2).await;
+    assert_eq!(imap.connections(), 2, "alice's connection is the one that it was");
+    reload(alice.clone()).await;
+    idling(1).await;
+    reload(format!("[log]\nfilter = \"debug\"\n{alice}{bob}")).await;
+    idling(2).await;
+    assert_eq!(imap.connections(), 3, "alice's connection is the one that it was");
+    // What counts for all of them takes a new start.
+    reload(format!("[imap]\nidle_renew = \"3m\"\n{alice}{bob}")).await;
+    eventually("new connections", || async { (imap.connections() == 5).then_some(()) }).await;
+    idling(2).await;
+}
+
+#[tokio::test]
 async fn a_reload_changes_what_is_logged() {
     let home = tempfile::tempdir().expect("a folder");
     let (errors, file) = (home.path().join("errors"), home.path().join("p.toml"));
@@ -307,4 +341,26 @@ async fn watch_prints_each_event_once_through_restarts() {
     watched(&server).await;
     published.push(server.publish("t/4", &json!(4)).await);
     assert_eq!(watch.id().await, published[3]);
+}
+
+#[tokio::test]
+async fn what_was_counted_is_told_as_prometheus_reads_it() {
+    let config = "[[account]]\nname = 'alice'\naddresses = ['alice@localhost']\n".to_owned();
+    let server = Server::with(Options { config, ..Options::default() }).await;
+    server.send("alice@localhost", "one", "text").await;
+    let answer = server.get("/metrics").send().await.expect("an answer");
+    let format = answer.headers()["content-type"].to_str().expect("text").to_owned();
+    assert!(format.starts_with("application/openmetrics-text; version=1.0.0"), "{format}");
+    let told = answer.text().await.expect("text");
+    let lines: Vec<&str> = told.lines().collect();
+    for line in [
+        "postrider_events_total 1",
+        "postrider_subscribers 0",
+        "postrider_accounts{state=\"receiving\"} 1",
+        "postrider_smtp_messages_total 1",
+        "postrider_imap_logins_total 0",
+        "# EOF",
+    ] {
+        assert!(lines.contains(&line), "{line} is not in {told}");
+    }
 }

@@ -36,9 +36,10 @@ impl Ways {
         Arc::new(Self { providers, credentials, ..Self::default() })
     }
 
-    /// For the connections of one account.
-    pub(super) fn access(self: &Arc<Self>, account: AccountName) -> Access {
-        Access { account, ways: self.clone(), tokens: Mutex::default() }
+    /// For the connections of one account to a host.
+    pub(super) fn access(self: &Arc<Self>, account: AccountName, host: &str) -> Access {
+        let quirks = self.providers.quirks(host);
+        Access { account, quirks, ways: self.clone(), tokens: Mutex::default() }
     }
 }
 
@@ -46,6 +47,7 @@ impl Ways {
 #[derive(Debug)]
 pub(super) struct Access {
     account: AccountName,
+    quirks: Quirks,
     ways: Arc<Ways>,
     tokens: Mutex<Tokens>,
 }
@@ -63,8 +65,8 @@ impl Access {
     }
 
     /// What is particular about the account's server.
-    pub(super) fn quirks(&self, endpoint: &ImapEndpoint) -> Quirks {
-        self.ways.providers.quirks(&endpoint.host)
+    pub(super) fn quirks(&self) -> &Quirks {
+        &self.quirks
     }
 
     /// The name of the account's provider, if it is a known one.
