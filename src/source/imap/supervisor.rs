@@ -410,18 +410,7 @@ mod tests {
         let context = Arc::new(ConnectionContext::new(account, Duty::Account));
         let stop = CancellationToken::new();
         let size = std::mem::size_of_val(&session(context, &stop));
-        eprintln!(
-            "session future {size} Session {} AccountContext {} ConnectionContext {} Opened {} Link {} Connection {} Cursor {} Mirror {}",
-            size_of::<Session>(),
-            size_of::<AccountContext>(),
-            size_of::<ConnectionContext>(),
-            size_of::<super::super::opened::Opened>(),
-            size_of::<super::super::link::Link>(),
-            size_of::<super::super::connection::Connection>(),
-            size_of::<super::super::cursor::Cursor>(),
-            size_of::<super::super::mirror::Mirror>()
-        );
-        assert!(size <= 800, "{size} bytes");
+        assert!(size <= 720, "{size} bytes");
         event_log.close().await;
     }
 }

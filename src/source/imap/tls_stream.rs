@@ -238,7 +238,9 @@ impl AsyncWrite for TlsStream {
         // One record waits for the kernel at most.
         ready!(this.poll_send(cx))?;
         let (record, _) = data.split_at(data.len().min(WRITE_BYTES));
-        this.advance(Say::Data(record))?;
+        if this.advance(Say::Data(record))? == Progress::Handshaking {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
         if let Poll::Ready(sent) = this.poll_send(cx) {
             sent?;
         }
