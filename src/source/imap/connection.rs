@@ -37,7 +37,7 @@ pub(super) struct Connection {
     /// Goes out before the next command, in the same segment.
     queued: Line,
     /// An IDLE that was ended and not answered yet.
-    ending: Option<EndingIdle>,
+    ending: Option<Box<EndingIdle>>,
     unreadable: u64,
     asides: Option<Box<Asides>>,
 }
@@ -166,6 +166,10 @@ impl Connection {
                 self.unreadable += 1;
                 METRICS.unreadable.inc();
             }
+            Response::Search(result) if result.is_broken => {
+                self.unreadable += 1;
+                METRICS.unreadable.inc();
+            }
             Response::Unreadable => {
                 self.unreadable += 1;
                 METRICS.unreadable.inc();
@@ -230,7 +234,7 @@ impl Connection {
     /// of IDLE. Saves a round trip where it counts.
     pub(super) fn queue_done(&mut self, tag: String, limit: Duration) {
         command::extend(&mut self.queued, b"DONE\r\n");
-        self.ending = Some(EndingIdle { tag, answer_by: Instant::now() + limit, limit });
+        self.ending = Some(Box::new(EndingIdle { tag, answer_by: Instant::now() + limit, limit }));
     }
 
     /// Ends the IDLE with this tag, and waits for its answer.

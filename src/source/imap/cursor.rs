@@ -206,17 +206,20 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `newest_max` is `None` where nothing is skipped.
-    pub(super) fn new(found: &UidSet, newest_max: Option<usize>) -> Self {
-        let count = found.len() as usize;
-        let surplus = newest_max.map_or(0, |max| count.saturating_sub(max));
+    /// At most the `newest_max` newest are announced one by one.
+    pub(super) fn new(found: &UidSet, newest_max: usize) -> Self {
+        let surplus = (found.len() as usize).saturating_sub(newest_max);
         Self { uids: found.iter().skip(surplus).collect(), skipped: found.iter().take(surplus).collect() }
     }
 }
 
-/// Rising UIDs as a sequence set (RFC 9051 §9): `4,7:9`.
-pub(super) fn sequence_set(uids: &[u32]) -> String {
-    uids.iter().copied().collect::<UidSet>().to_string()
+/// UIDs as a sequence set (RFC 9051 §9): `4,7:9`, and `12:*` for all from 12 on.
+pub(super) fn sequence_set(uids: &UidSet) -> String {
+    let set = uids.to_string();
+    match set.strip_suffix(&format!(":{}", u32::MAX)) {
+        Some(begin) => format!("{begin}:*"),
+        None => set,
+    }
 }
 
 #[cfg(test)]
@@ -252,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn sets_of_uids_are_written_as_servers_read_them() {
+        let of = |ranges: &[(u32, u32)]| {
+            let mut uids = UidSet::new();
+            ranges.iter().for_each(|(first, last)| uids.insert_range(*first, *last));
+            sequence_set(&uids)
+        };
+        assert_eq!(of(&[(4, 4), (7, 9)]), "4,7:9");
+        assert_eq!(of(&[(12, u32::MAX)]), "12:*");
+        assert_eq!(of(&[(u32::MAX, u32::MAX)]), u32::MAX.to_string());
+    }
+
+    #[test]
     fn a_removal_is_reported_once() {
         let mut cursor = Cursor::at(1, 10);
         let vanished = UidSet::of_range(8, 12);
@@ -271,13 +286,13 @@ mod tests {
         #[test]
         fn every_uid_is_announced_or_skipped(
             found in proptest::collection::btree_set(1_u32..500, 0..300),
-            max in proptest::option::of(1_usize..100),
+            max in 1_usize..100,
         ) {
             let plan = Plan::new(&found.iter().copied().collect(), max);
             let all: Vec<u32> = plan.skipped.iter().chain(plan.uids.iter().copied()).collect();
             prop_assert_eq!(all, found.into_iter().collect::<Vec<_>>(), "in order, the newest last");
-            prop_assert!(plan.uids.len() <= max.unwrap_or(usize::MAX));
-            prop_assert!(plan.skipped.is_empty() || Some(plan.uids.len()) == max);
+            prop_assert!(plan.uids.len() <= max);
+            prop_assert!(plan.skipped.is_empty() || plan.uids.len() == max);
         }
     }
 }
