@@ -494,6 +494,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_said_before_protection_began_counts_for_nothing_after_it() {
+        let (mut connection, mut peer) = pair().await;
+        says(&mut peer, "p1 OK begin TLS now\r\n* 7 EXISTS\r\n").await;
+        connection.run("STARTTLS", PATIENCE, drop).await.unwrap();
+        assert!(connection.framer.pending() > 0, "it was read ahead");
+        let mut protected = Connection::new(connection.into_socket());
+        says(&mut peer, "p1 OK done\r\n").await;
+        protected.run("NOOP", PATIENCE, |response| panic!("{response:?}")).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn goodbye_in_the_middle_of_a_login_ends_it_at_once() {
         let (mut connection, mut peer) = pair().await;
         says(&mut peer, "* BYE too busy\r\n").await;
