@@ -45,19 +45,24 @@ impl Sources {
     /// same in both goes on undisturbed, unless the section of its source has changed; the others catch up from where
     /// they stood.
     pub(super) async fn watch(&mut self, old: Option<&Config>, new: &Config) {
-        let (log, registry) = (self.event_log.clone(), self.registry.clone());
-        let by_imap = |config| accounts(config, |account| account.imap.is_some());
-        let old_imap = old.filter(|old| old.imap == new.imap);
-        let changes = self.imap.changes(old_imap.map(by_imap), by_imap(new), &registry).await;
-        let (section, handle) = (new.imap.clone(), self.handle.clone());
-        let start = |changes, stop| imap::watch(section, log.clone(), registry.clone(), handle, changes, stop);
-        self.imap.take(changes, &self.stop, start).await;
+        self.watch_imap(old.filter(|old| old.imap == new.imap), new).await;
+        self.watch_jmap(old.filter(|old| old.jmap == new.jmap), new).await;
+    }
 
-        let by_jmap = |config| accounts(config, |account| account.jmap.is_some());
-        let old_jmap = old.filter(|old| old.jmap == new.jmap);
-        let changes = self.jmap.changes(old_jmap.map(by_jmap), by_jmap(new), &registry).await;
-        let section = new.jmap.clone();
-        let start = |changes, stop| jmap::watch(section, log.clone(), registry.clone(), changes, stop);
+    async fn watch_imap(&mut self, old: Option<&Config>, new: &Config) {
+        let meant = |config| accounts(config, |account| account.imap.is_some());
+        let (log, registry) = (self.event_log.clone(), self.registry.clone());
+        let (section, handle) = (new.imap.clone(), self.handle.clone());
+        let changes = self.imap.changes(old.map(meant), meant(new), &registry).await;
+        let start = |changes, stop| imap::watch(section, log, registry, handle, changes, stop);
+        self.imap.take(changes, &self.stop, start).await;
+    }
+
+    async fn watch_jmap(&mut self, old: Option<&Config>, new: &Config) {
+        let meant = |config| accounts(config, |account| account.jmap.is_some());
+        let (log, registry, section) = (self.event_log.clone(), self.registry.clone(), new.jmap.clone());
+        let changes = self.jmap.changes(old.map(meant), meant(new), &registry).await;
+        let start = |changes, stop| jmap::watch(section, log, registry, changes, stop);
         self.jmap.take(changes, &self.stop, start).await;
     }
 

@@ -258,7 +258,9 @@ mod tests {
     fn sets_of_uids_are_written_as_servers_read_them() {
         let of = |ranges: &[(u32, u32)]| {
             let mut uids = UidSet::new();
-            ranges.iter().for_each(|(first, last)| uids.insert_range(*first, *last));
+            for (first, last) in ranges {
+                uids.insert_range(*first, *last);
+            }
             sequence_set(&uids)
         };
         assert_eq!(of(&[(4, 4), (7, 9)]), "4,7:9");

@@ -160,6 +160,7 @@ impl Session {
                 continue;
             }
             if stop.is_cancelled() || !self.others.any_due() {
+                self.deal().await;
                 return Ok(());
             }
             // What is still to be said of this mailbox must not be taken for the next one's.
@@ -280,7 +281,6 @@ impl Session {
                 }
             }
         }
-        self.deal().await;
         Ok(())
     }
 
@@ -353,12 +353,12 @@ impl Session {
     /// server that opens no mailbox on them gets one login after the other.
     async fn deal(&mut self) {
         let (account, now) = (self.link.account().clone(), Instant::now());
-        let mut hot = account.hot();
-        let free = (account.connections_max.load(Ordering::Relaxed) as usize).saturating_sub(1 + hot.len());
-        let may_deal = self.others.selection.is_some() && !self.others.told;
-        if free == 0 || !may_deal || self.others.deal_at.is_some_and(|at| at > now) {
+        let is_early = self.others.deal_at.is_some_and(|at| at > now);
+        if self.others.visited.is_empty() || self.others.selection.is_none() || self.others.told || is_early {
             return;
         }
+        let mut hot = account.hot();
+        let free = (account.connections_max.load(Ordering::Relaxed) as usize).saturating_sub(1 + hot.len());
         let visited = self.others.visited.iter().filter(|other| other.is_visited());
         let dealt: Vec<Arc<Mailbox>> = visited.take(free).map(|other| other.mailbox.clone()).collect();
         if dealt.is_empty() {

@@ -304,7 +304,9 @@ impl Sessions {
                 slot.context.account.health.forget(slot.context.name());
             }
             // What became of the mailbox is found out there, too, and another one may have the connection.
-            Err(err @ ImapError::Mailbox { .. }) if slot.context.give_up() => {
+            Err(err @ ImapError::Mailbox { refusal, .. })
+                if refusal != Refusal::Throttled && slot.context.give_up() =>
+            {
                 let account = &slot.context.account;
                 warn!(account = %account.name, error = err.reason(), "not opened, its connection is given up");
                 account.health.forget(slot.context.name());

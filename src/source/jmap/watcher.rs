@@ -97,22 +97,22 @@ struct Watchers {
 impl Watchers {
     fn begin(&mut self, account: registry::Account) {
         let Some(endpoint) = account.jmap else { return };
-        let (name, content) = (account.name, account.content);
+        let name = account.name;
         let health = Health::new(name.clone(), Origin::Jmap, self.registry.clone(), self.announcements.clone());
         health.report(Context::CONNECTION, Condition::START);
         let places = || Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX));
         let connects = self.hosts.entry(endpoint.url.clone()).or_insert_with(places).clone();
         let (config, event_log) = (self.config.clone(), self.event_log.clone());
-        let context = Arc::new(Context { name, content, endpoint, config, event_log, health });
-        self.start(Watched { context, connects, stop: self.stop.child_token() });
+        let context = Context { name, content: account.content, endpoint, config, event_log, health };
+        self.start(Watched { context: Arc::new(context), connects, stop: self.stop.child_token() });
     }
 
-    fn start(&mut self, watched: Watched) {
-        let span = info_span!("jmap.account", account = %watched.context.name);
-        let stop = watched.stop.clone();
-        let watcher = Watcher::new(watched.context.clone(), watched.connects.clone());
+    fn start(&mut self, account: Watched) {
+        let span = info_span!("jmap.account", account = %account.context.name);
+        let stop = account.stop.clone();
+        let watcher = Watcher::new(account.context.clone(), account.connects.clone());
         let task = self.tasks.spawn(async move { watcher.run(&stop).await }.instrument(span));
-        self.running.insert(task.id(), watched);
+        self.running.insert(task.id(), account);
     }
 
     /// Ends what is gone, and begins what has come: an account's position has one writer, so that one form of it has to
