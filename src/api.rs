@@ -35,6 +35,7 @@ pub struct Api {
 
 /// `/api/…`, `/healthz`, `/readyz`, `/metrics`.
 pub fn router(api: Api) -> Router {
+    api.metrics.register_collector(operations::Standing::of(&api));
     Router::new()
         .route("/api/accounts", get(accounts::list))
         .route("/api/events", get(events::newest))

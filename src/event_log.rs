@@ -48,6 +48,11 @@ impl Position {
     /// Before everything.
     pub const START: Self = Self(0);
 
+    /// How many events were committed up to here.
+    pub fn count(self) -> u64 {
+        self.0.unsigned_abs()
+    }
+
     /// The position before this one.
     #[must_use]
     pub fn before(self) -> Self {

@@ -23,6 +23,7 @@ use std::borrow::Cow;
 
 use crate::event::{Address, Attachment, Content, MessageSummary, Priority};
 
+pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
 
 use header::Fields;
@@ -58,9 +59,6 @@ const NEWEST_REFERENCES_MAX: usize = 9;
 
 /// Longest subject, in characters.
 const SUBJECT_CHARS_MAX: usize = 1_000;
-
-/// Longest file name, in characters; what file systems allow.
-const FILENAME_CHARS_MAX: usize = 255;
 
 /// Attachments that are listed.
 const ATTACHMENTS_MAX: usize = 50;
@@ -124,7 +122,7 @@ pub fn summarise_header(header: &[u8]) -> MessageSummary {
 }
 
 /// Decodes an unstructured header value: encoded words, raw octets of any charset, folding. One line, without control
-/// characters. Also for the file names in IMAP's BODYSTRUCTURE.
+/// characters.
 pub fn decode_header_text(value: &[u8]) -> String {
     printable::line(&encoded_word::decode(value))
 }
@@ -247,7 +245,7 @@ fn attachments(tree: &Tree<'_>, body: Option<usize>) -> Vec<Attachment> {
         if part.is_multipart() || Some(index) == body {
             continue;
         }
-        let filename = part.filename().map(|name| printable::cut_chars(name, FILENAME_CHARS_MAX));
+        let filename = part.filename();
         let is_file = part.disposition.value == "attachment" || filename.is_some();
         let is_shown_by_another = part.content_type.value.starts_with("text/") || part.has_content_id;
         if is_file || !is_shown_by_another {

@@ -1,49 +1,70 @@
-//! What postrider has done, in numbers: whoever does something counts it here, and `/metrics` tells it.
-//!
-//! Apart from both, so that those who count and those who tell need not know each other.
+//! What postrider has done, in numbers. Whoever does something owns its counters and registers them here under their
+//! names; `/metrics` tells all of them.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Something that is counted, by what became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Counter {
-    /// The name in Prometheus' format; ends in `_total`.
-    pub name: &'static str,
-    /// What it counts, for people.
-    pub help: &'static str,
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+pub use prometheus_client::metrics::counter::Counter;
+
+/// What [`Metrics::encoded`] is written in.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A counter for each thing that may become of something.
+#[derive(Debug, Clone, Default)]
+pub struct Results(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Results {
+    /// Counts one; `result` is a word of the program's own, never a peer's.
+    pub fn count(&self, result: &'static str) {
+        self.0.get_or_create(&[("result", result)]).inc();
+    }
 }
 
-/// Numbers that only rise. Cheap to clone; clones share.
-#[derive(Debug, Clone, Default)]
+/// All counters. Cheap to clone; clones share.
+#[derive(Debug, Clone)]
 pub struct Metrics {
-    counts: Arc<Mutex<BTreeMap<Counter, BTreeMap<&'static str, u64>>>>,
+    registry: Arc<Mutex<Registry>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { registry: Arc::new(Mutex::new(Registry::with_prefix("postrider"))) }
+    }
 }
 
 impl Metrics {
-    /// Counts one; `result` is a word of the program's own, never a peer's.
-    pub fn count(&self, counter: Counter, result: &'static str) {
-        let mut counts = self.lock();
-        let count = counts.entry(counter).or_default().entry(result).or_default();
-        *count = count.saturating_add(1);
+    /// Tells `counter` as `postrider_NAME_total`; `help` says what it counts, without a full stop.
+    pub fn register(&self, name: &str, help: &str, counter: &Counter) {
+        self.lock().register(name, help, counter.clone());
     }
 
-    /// Appends all of them in Prometheus' text format.
-    pub fn write(&self, text: &mut String) {
-        for (Counter { name, help }, results) in self.lock().iter() {
-            // Writing to a string cannot fail.
-            let mut infallible = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter").is_ok();
-            for (result, count) in results {
-                infallible &= writeln!(text, "{name}{{result=\"{result}\"}} {count}").is_ok();
-            }
-            debug_assert!(infallible, "a string takes what is written");
-        }
+    /// Tells `results` as `postrider_NAME_total{result="…"}`.
+    pub fn register_results(&self, name: &str, help: &str, results: &Results) {
+        self.lock().register(name, help, results.0.clone());
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Counter, BTreeMap<&'static str, u64>>> {
-        // A number is replaced whole, so that what a panicking holder left is still true.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells what `collector` finds whenever it is asked.
+    pub fn register_collector(&self, collector: impl Collector) {
+        self.lock().register_collector(Box::new(collector));
+    }
+
+    /// All of them in the text format of `OpenMetrics`, which Prometheus reads.
+    ///
+    /// # Errors
+    /// Only when a collector fails.
+    pub fn encoded(&self) -> Result<String, std::fmt::Error> {
+        let mut told = String::new();
+        text::encode(&mut told, &self.lock())?;
+        Ok(told)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        // What a panicking holder left is a registry with one counter more or less.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,14 +74,15 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_told() {
-        let (metrics, mut text) = (Metrics::default(), String::new());
-        let pushes = Counter { name: "pushes_total", help: "Pushes." };
-        metrics.count(pushes, "stored");
-        metrics.clone().count(pushes, "stored");
-        metrics.count(pushes, "refused");
-        metrics.write(&mut text);
-        let told = "# HELP pushes_total Pushes.\n# TYPE pushes_total counter\n\
-                    pushes_total{result=\"refused\"} 1\npushes_total{result=\"stored\"} 2\n";
-        assert_eq!(text, told);
+        let (metrics, octets, pushes) = (Metrics::default(), Counter::default(), Results::default());
+        metrics.register("octets", "Octets", &octets);
+        metrics.register_results("pushes", "Pushes", &pushes);
+        octets.inc_by(3);
+        pushes.clone().count("stored");
+        pushes.count("stored");
+        let told = "# HELP postrider_octets Octets.\n# TYPE postrider_octets counter\npostrider_octets_total 3\n\
+                    # HELP postrider_pushes Pushes.\n# TYPE postrider_pushes counter\n\
+                    postrider_pushes_total{result=\"stored\"} 2\n# EOF\n";
+        assert_eq!(metrics.clone().encoded().unwrap(), told);
     }
 }

@@ -26,7 +26,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
-use crate::source::imap::WatcherHandle;
+use crate::source::imap::{self, WatcherHandle};
 use crate::source::smtp::{self, Routing, RoutingError};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -98,12 +98,13 @@ impl Server {
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
+        imap::register_metrics(&metrics);
         let dovecot_push = config.dovecot.secret().await?.map(|secret| {
-            let (watcher, event_log, metrics) = (watcher.clone(), event_log.clone(), metrics.clone());
+            let (watcher, event_log) = (watcher.clone(), event_log.clone());
             for account in config.account.iter().filter(|a| a.imap.as_ref().is_some_and(|imap| imap.dovecot_push)) {
                 watcher.at_login(&account.name, &dovecot_push::metadata_command(&secret.token(&account.name)));
             }
-            dovecot_push::Receiver::new(secret, &config.account, watcher, event_log, metrics)
+            dovecot_push::Receiver::new(secret, &config.account, watcher, event_log, &metrics)
         });
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
@@ -150,7 +151,8 @@ impl Server {
         let mut sources =
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
         if let Some((listener, routing)) = self.smtp.take() {
-            let receiver = smtp::Receiver::new(self.config.smtp.clone(), routing, self.event_log.clone());
+            let config = self.config.smtp.clone();
+            let receiver = smtp::Receiver::new(config, routing, self.event_log.clone(), &self.metrics);
             sources.spawn(smtp::serve(listener, receiver, grace, stop.clone()));
         }
         sources.watch(&self.config).await;

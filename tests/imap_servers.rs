@@ -59,7 +59,6 @@ on_every_server! {
     a_restart_of_the_server_costs_nothing
 }
 
-#[allow(dead_code, reason = "soon")]
 const KINDS: [EventKind; 10] = [
     EventKind::MessageNew,
     EventKind::MessageAppend,

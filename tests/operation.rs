@@ -308,3 +308,25 @@ async fn watch_prints_each_event_once_through_restarts() {
     published.push(server.publish("t/4", &json!(4)).await);
     assert_eq!(watch.id().await, published[3]);
 }
+
+#[tokio::test]
+async fn what_was_counted_is_told_as_prometheus_reads_it() {
+    let config = "[[account]]\nname = 'alice'\naddresses = ['alice@localhost']\n".to_owned();
+    let server = Server::with(Options { config, ..Options::default() }).await;
+    server.send("alice@localhost", "one", "text").await;
+    let answer = server.get("/metrics").send().await.expect("an answer");
+    let format = answer.headers()["content-type"].to_str().expect("text").to_owned();
+    assert!(format.starts_with("application/openmetrics-text; version=1.0.0"), "{format}");
+    let told = answer.text().await.expect("text");
+    let lines: Vec<&str> = told.lines().collect();
+    for line in [
+        "postrider_events_total 1",
+        "postrider_subscribers 0",
+        "postrider_accounts{state=\"receiving\"} 1",
+        "postrider_smtp_messages_total 1",
+        "postrider_imap_logins_total 0",
+        "# EOF",
+    ] {
+        assert!(lines.contains(&line), "{line} is not in {told}");
+    }
+}

@@ -11,6 +11,7 @@ use lettre::message::Mailbox;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use postrider::event::{Event, TopicMatcher};
 use postrider::event_log::{EventLog, EventLogConfig, Position, Selection};
+use postrider::metrics::Metrics;
 use postrider::registry::Account;
 use postrider::source::smtp::{Receiver, Routing, SmtpConfig, serve};
 use tempfile::TempDir;
@@ -50,7 +51,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
-        running.spawn(serve(listener, Receiver::new(config, routing, event_log.clone()), grace, stop.clone()));
+        running.spawn(serve(
+            listener,
+            Receiver::new(config, routing, event_log.clone(), &Metrics::default()),
+            grace,
+            stop.clone(),
+        ));
         Self { address, event_log, stop, running, _folder: folder }
     }
 

@@ -9,7 +9,7 @@ use memchr::memmem;
 
 use crate::message::{
     header::{Field, Fields},
-    parameters::Parameterised,
+    parameters::{Parameterised, filename},
     transfer::Encoding,
 };
 
@@ -39,9 +39,8 @@ impl Part<'_> {
         self.content_type.value.starts_with("multipart/")
     }
 
-    /// The decoded file name, from Content-Disposition or, as old mailers have it, Content-Type.
     pub(super) fn filename(&self) -> Option<String> {
-        self.disposition.decoded("filename").or_else(|| self.content_type.decoded("name"))
+        filename(|name| self.disposition.raw(name), |name| self.content_type.raw(name))
     }
 }
 

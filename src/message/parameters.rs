@@ -5,6 +5,9 @@ use crate::message::{charset, encoded_word, header, printable, transfer};
 /// Parameters of one field that are read; a file name in continuations takes several.
 const PARAMETERS_MAX: usize = 100;
 
+/// The longest file name, in characters: what file systems allow.
+const FILENAME_CHARS_MAX: usize = 255;
+
 /// A field's value and its parameters, with their names in lower case and the values still encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parameterised {
@@ -27,7 +30,7 @@ impl Parameterised {
         Self { value: printable::line(&String::from_utf8_lossy(&value)).to_ascii_lowercase(), parameters }
     }
 
-    fn raw(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn raw(&self, name: &str) -> Option<&[u8]> {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
     }
 
@@ -38,47 +41,63 @@ impl Parameterised {
         Some(boundary).filter(|boundary| !boundary.is_empty())
     }
 
-    /// The decoded parameter. `name*` is preferred over `name`, which senders add for old readers (RFC 2231 §4).
+    /// See [`decoded`].
     pub(super) fn decoded(&self, name: &str) -> Option<String> {
-        let text = match self.raw(&format!("{name}*")) {
-            Some(value) => {
-                let (label, octets) = split_language(value);
-                charset::decode(&percent_decoded(octets), label.as_deref())
-            }
-            None => match self.continued(name) {
-                Some(text) => text,
-                None => encoded_word::decode(self.raw(name)?),
-            },
-        };
-        printable::non_empty(printable::line(&text))
+        decoded(|name| self.raw(name), name)
     }
+}
 
-    /// Joins `name*0`, `name*1*`, … (RFC 2231 §3). The first one alone names the charset.
-    fn continued(&self, name: &str) -> Option<String> {
-        let mut octets = Vec::new();
-        let mut label = None;
-        for index in 0..PARAMETERS_MAX {
-            if let Some(value) = self.raw(&format!("{name}*{index}*")) {
-                let value = if index == 0 {
-                    let (found, value) = split_language(value);
-                    label = found;
-                    value
-                } else {
-                    value
-                };
-                octets.extend(percent_decoded(value));
-            } else if let Some(value) = self.raw(&format!("{name}*{index}")) {
-                octets.extend_from_slice(value);
-            } else if index == 0 {
-                return None;
-            } else {
-                break;
-            }
+/// The file name of a part, from the parameters of its Content-Disposition or, as old mailers have it, of its
+/// Content-Type. Both are asked for names in lower case, and answer with octets as they stood in the message.
+pub(crate) fn filename<'a>(
+    disposition: impl Fn(&str) -> Option<&'a [u8]>,
+    content_type: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Option<String> {
+    let name = decoded(disposition, "filename").or_else(|| decoded(content_type, "name"))?;
+    Some(printable::cut_chars(name, FILENAME_CHARS_MAX))
+}
+
+/// The decoded parameter out of those that `raw` knows. `name*` is preferred over `name`, which senders add for old
+/// readers (RFC 2231 §4).
+fn decoded<'a>(raw: impl Fn(&str) -> Option<&'a [u8]>, name: &str) -> Option<String> {
+    let text = match raw(&format!("{name}*")) {
+        Some(value) => {
+            let (label, octets) = split_language(value);
+            charset::decode(&percent_decoded(octets), label.as_deref())
         }
-        // Some mailers continue encoded words instead.
-        let plain_words = label.is_none() && octets.starts_with(b"=?");
-        Some(if plain_words { encoded_word::decode(&octets) } else { charset::decode(&octets, label.as_deref()) })
+        None => match continued(&raw, name) {
+            Some(text) => text,
+            None => encoded_word::decode(raw(name)?),
+        },
+    };
+    printable::non_empty(printable::line(&text))
+}
+
+/// Joins `name*0`, `name*1*`, … (RFC 2231 §3). The first one alone names the charset.
+fn continued<'a>(raw: impl Fn(&str) -> Option<&'a [u8]>, name: &str) -> Option<String> {
+    let mut octets = Vec::new();
+    let mut label = None;
+    for index in 0..PARAMETERS_MAX {
+        if let Some(value) = raw(&format!("{name}*{index}*")) {
+            let value = if index == 0 {
+                let (found, value) = split_language(value);
+                label = found;
+                value
+            } else {
+                value
+            };
+            octets.extend(percent_decoded(value));
+        } else if let Some(value) = raw(&format!("{name}*{index}")) {
+            octets.extend_from_slice(value);
+        } else if index == 0 {
+            return None;
+        } else {
+            break;
+        }
     }
+    // Some mailers continue encoded words instead.
+    let plain_words = label.is_none() && octets.starts_with(b"=?");
+    Some(if plain_words { encoded_word::decode(&octets) } else { charset::decode(&octets, label.as_deref()) })
 }
 
 /// Splits `charset'language'octets`; without the quotes, all of it is octets.

@@ -70,6 +70,7 @@ pub use error::ImapError;
 pub use handle::WatcherHandle;
 pub(in crate::source) use health::{Announcements, Condition, Health};
 pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
+pub use metrics::register_metrics;
 pub use probe::{ProbeReport, probe, probe_account};
 pub use proxy::ProxyError;
 pub use refusal::{Refusal, ServerText};
@@ -78,8 +79,3 @@ pub use scram::ScramError;
 pub use supervisor::watch;
 
 use protocol::mailbox_name;
-
-/// What the watcher has counted since the start: names, what they count, and the numbers.
-pub fn metrics() -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-    metrics::METRICS.all().into_iter()
-}

@@ -21,5 +21,4 @@ mod session;
 
 pub use config::{SmtpConfig, SmtpConfigError};
 pub use listener::{Receiver, serve};
-pub use metrics::{Counter, SmtpMetrics};
 pub use routing::{Routing, RoutingError};

@@ -1,3 +1,5 @@
+//! What the store of credentials promises: sealed, private, rekeyed without loss.
+
 use std::fs;
 
 use tempfile::{TempDir, tempdir};

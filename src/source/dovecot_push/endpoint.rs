@@ -16,7 +16,7 @@ use super::notification::{self, Notification};
 use super::route::Routes;
 use crate::event_log::{Append, EventLog};
 use crate::http::{Problem, read_body};
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Metrics, Results};
 use crate::registry::Account;
 use crate::source::imap::WatcherHandle;
 
@@ -25,9 +25,6 @@ use crate::source::imap::WatcherHandle;
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// The longest body. One notification has less than 2 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-
-const PUSHES: Counter =
-    Counter { name: "postrider_dovecot_push_total", help: "Notifications from Dovecot, by what became of them." };
 
 /// Takes what Dovecot sends. Cheap to clone; clones share.
 #[derive(Debug, Clone)]
@@ -41,7 +38,8 @@ struct Shared {
     routes: RwLock<Routes>,
     watcher: WatcherHandle,
     event_log: EventLog,
-    metrics: Metrics,
+    /// By what became of them.
+    notifications: Results,
 }
 
 impl Receiver {
@@ -51,10 +49,12 @@ impl Receiver {
         accounts: &[Account],
         watcher: WatcherHandle,
         event_log: EventLog,
-        metrics: Metrics,
+        metrics: &Metrics,
     ) -> Self {
+        let notifications = Results::default();
+        metrics.register_results("dovecot_push", "Notifications from Dovecot, by what became of them", &notifications);
         let routes = RwLock::new(Routes::new(accounts, &secret));
-        Self { shared: Arc::new(Shared { secret, routes, watcher, event_log, metrics }) }
+        Self { shared: Arc::new(Shared { secret, routes, watcher, event_log, notifications }) }
     }
 
     /// The accounts from now on.
@@ -73,7 +73,7 @@ pub fn router(receiver: Receiver) -> Router {
 /// each delivery, and not all of its users need be ours.
 async fn receive(State(receiver): State<Receiver>, request: Request) -> Result<StatusCode, Problem> {
     let shared = &*receiver.shared;
-    let count = |result| shared.metrics.count(PUSHES, result);
+    let count = |result| shared.notifications.count(result);
     if !shared.secret.is_in(request.headers()) {
         count("unauthorized");
         let detail = "the user name or the secret is not that of `[dovecot]`; give both in the URL: \
@@ -116,7 +116,7 @@ impl Shared {
         for notification in notifications {
             let destinations = routes.of(&notification.user);
             if destinations.is_empty() {
-                self.metrics.count(PUSHES, "unknown_user");
+                self.notifications.count("unknown_user");
                 debug!("notification from Dovecot about a user who has no account");
             }
             for destination in destinations {
@@ -126,11 +126,11 @@ impl Shared {
                         .flatten()
                         .all(|mailbox| self.watcher.mailbox_changed(&destination.account, mailbox));
                     // Not watched at this moment: what came is found when it is watched again.
-                    self.metrics.count(PUSHES, if told { "watcher_told" } else { "not_watched" });
+                    self.notifications.count(if told { "watcher_told" } else { "not_watched" });
                 } else if let Some((draft, key)) = draft(notification, destination) {
                     append.push(draft, key);
                 } else {
-                    self.metrics.count(PUSHES, "ignored");
+                    self.notifications.count("ignored");
                 }
             }
         }

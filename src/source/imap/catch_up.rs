@@ -15,8 +15,10 @@ use super::fetch::internal_date;
 use super::flags::KnownFlags;
 use super::link::{Examined, Link};
 use super::opened::{BATCH, Opened, Settled};
-use super::protocol::{Fetched, UidSet};
+use super::protocol::{Fetched, StatusItems, UidSet};
+use super::refusal::Refusal;
 use super::report::Report;
+use crate::event::Counts;
 
 /// Messages that came so long before the mailbox was last looked at may not have been reported.
 const RESET_OVERLAP_SECONDS: i64 = 600;
@@ -31,7 +33,13 @@ impl Opened {
     ) -> Result<(Self, Settled), ImapError> {
         let checkpoint = link.account().event_log.checkpoint(&mailbox.checkpoint_key).await?;
         let stored = Stored::parse(checkpoint.as_deref());
-        let examined = link.examine(mailbox, stored.cursor()).await?;
+        let examined = match link.examine(mailbox, stored.cursor()).await {
+            Err(err @ ImapError::Mailbox { refusal, .. }) if stored == Stored::Nothing => {
+                Self::note_end(link, mailbox, refusal).await?;
+                return Err(err);
+            }
+            examined => examined?,
+        };
         let uid_validity = examined.uid_validity.unwrap_or_else(|| {
             warn!(account = %link.account().name, mailbox = %mailbox.name,
                 "the server gives the mailbox no UIDVALIDITY, messages are told apart by UID alone");
@@ -39,7 +47,7 @@ impl Opened {
         });
         let resume = stored.resume(uid_validity);
         let cursor = match &stored {
-            Stored::At(cursor) if resume == Resume::GoOn => (**cursor).clone(),
+            Stored::At(cursor) if resume == Resume::GoOn => Cursor { uid_validity, ..(**cursor).clone() },
             // What came to a mailbox that was made while the account was watched is new.
             _ => Cursor::at(uid_validity, 1),
         };
@@ -59,6 +67,26 @@ impl Opened {
             Resume::Reset => opened.reset(link, stored.cursor(), uid_next, mod_seq).await?,
         };
         Ok((opened, settled))
+    }
+
+    /// Notes where a mailbox ends that was never opened and cannot be now: what comes until it can be is new, although
+    /// nobody has seen what was there before.
+    async fn note_end(link: &mut Link, mailbox: &Mailbox, refusal: Refusal) -> Result<(), ImapError> {
+        let mut end = Cursor::before_all();
+        if refusal != Refusal::NoMailbox {
+            let items = match link.status(&mailbox.name, |_| {}).await {
+                Ok(items) => items,
+                Err(ImapError::Refused { .. }) => StatusItems::default(),
+                Err(err) => return Err(err),
+            };
+            let (Some(uid_validity @ 1..), Some(uid_next @ 1..)) = (items.uid_validity, items.uid_next) else {
+                debug!(mailbox = %mailbox.name, "nothing is known of a mailbox that is not opened");
+                return Ok(());
+            };
+            end = Cursor::at(uid_validity, uid_next);
+        }
+        let no_event = Counts { messages: None, unseen: None };
+        Report::new(&link.account().clone(), mailbox).commit(&mut end, no_event).await
     }
 
     /// UIDNEXT may be missing (RFC 3501 §7.3.1 made it optional).

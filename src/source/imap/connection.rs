@@ -164,11 +164,11 @@ impl Connection {
         match response {
             Response::Fetch(_, message) if message.is_broken_off && message.uid.is_none() => {
                 self.unreadable += 1;
-                METRICS.unreadable.add(1);
+                METRICS.unreadable.inc();
             }
             Response::Unreadable => {
                 self.unreadable += 1;
-                METRICS.unreadable.add(1);
+                METRICS.unreadable.inc();
                 // Not a word of its content, which may be mail.
                 debug!(octets = len, unreadable = self.unreadable, "the server sent a response that makes no sense");
             }
@@ -183,7 +183,7 @@ impl Connection {
         match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)) {
             Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(ImapError::Closed)),
             Ok(()) => {
-                METRICS.octets_read.add(buffer.filled().len() as u64);
+                METRICS.received_octets.inc_by(buffer.filled().len() as u64);
                 self.framer.push(buffer.filled());
                 Poll::Ready(Ok(()))
             }
@@ -425,6 +425,39 @@ mod tests {
         drop(peer);
         let outcome = connection.run("UID FETCH 4 (UID)", PATIENCE, drop).await;
         assert!(matches!(outcome, Err(ImapError::Closed | ImapError::Io(_))), "{outcome:?}");
+    }
+
+    /// Whatever was said before: an answer without its end is none, and nothing is waited for past the deadline.
+    #[tokio::test(start_paused = true)]
+    async fn after_any_octet_the_end_is_an_error_and_silence_ends_in_time() {
+        let responses = [
+            "* 2 EXISTS\r\n",
+            "* 1 FETCH (UID 4 BODY[1] {11}\r\nfirst\r\ntwo\r FLAGS (\\Seen))\r\n",
+            "+ x\r\n",
+            "p1 OK a\r\n",
+        ];
+        let answer = responses.concat();
+        for len in 0..answer.len() {
+            for is_silent in [true, false] {
+                let (mut connection, mut peer) = pair().await;
+                says(&mut peer, &answer[..len]).await;
+                if !is_silent {
+                    peer.shutdown().await.unwrap();
+                }
+                let (begun, mut heard) = (Instant::now(), 0);
+                let outcome = connection.run("UID FETCH 4 (UID)", PATIENCE, |_| heard += 1).await.unwrap_err();
+                let waited = begun.elapsed();
+                let ends =
+                    responses.iter().scan(0, |end, response| Some(std::mem::replace(end, *end + response.len())));
+                assert_eq!(heard, ends.skip(1).filter(|&end| end <= len).count(), "after {len}");
+                if is_silent {
+                    assert!(matches!(outcome, ImapError::Timeout("a test", SOON)), "after {len}: {outcome:?}");
+                    assert!(waited >= SOON && waited < SOON + Duration::from_millis(10), "after {len}: {waited:?}");
+                } else {
+                    assert!(matches!(outcome, ImapError::Closed) && waited < SOON, "after {len}: {outcome:?}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -187,11 +187,11 @@ impl AccountContext {
         let logged_in = log_in(&self.endpoint, &self.config, &self.access).await;
         match &logged_in {
             Ok(_) => {
-                METRICS.logins.add(1);
+                METRICS.logins.inc();
                 self.logins.accepted();
             }
             Err(err) if err.is_auth() => {
-                METRICS.logins_refused.add(1);
+                METRICS.logins_refused.inc();
                 self.logins.refused(err.refusal() == Some(Refusal::NeedsPerson));
             }
             Err(_) => {}

@@ -84,6 +84,15 @@ impl Cursor {
         }
     }
 
+    /// A position in a mailbox that does not exist: all that it will ever hold comes after it.
+    pub(super) fn before_all() -> Self {
+        Self::at(0, 1)
+    }
+
+    fn is_before_all(&self) -> bool {
+        (self.uid_validity, self.uid_next) == (0, 1)
+    }
+
     /// Moves past everything up to and including `uid`.
     pub(super) fn advance(&mut self, uid: u32) {
         self.uid_next = self.uid_next.max(uid.saturating_add(1));
@@ -168,7 +177,7 @@ impl Stored {
     pub(super) fn resume(&self, uid_validity: u32) -> Resume {
         match self {
             Self::Nothing => Resume::Baseline,
-            Self::At(cursor) if cursor.uid_validity == uid_validity => Resume::GoOn,
+            Self::At(cursor) if cursor.uid_validity == uid_validity || cursor.is_before_all() => Resume::GoOn,
             Self::At(_) | Self::Unreadable => Resume::Reset,
         }
     }
@@ -223,6 +232,8 @@ mod tests {
         assert_eq!(stored.resume(1), Resume::GoOn);
         assert_eq!(stored.resume(2), Resume::Reset);
         assert_eq!(Stored::parse(Some("?")).resume(1), Resume::Reset);
+        let absent = Stored::parse(Some(&Cursor::before_all().to_checkpoint()));
+        assert_eq!(absent.resume(1), Resume::GoOn, "what did not exist has no UIDVALIDITY to lose");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::config::ImapConfig;
 use super::connection::{Patience, ReadError, bye};
 use super::context::Duty;
 use super::error::ImapError;
@@ -33,6 +34,11 @@ const CROWD: Duration = Duration::from_millis(20);
 const MISSED_AFTER_SECONDS: i64 = 60;
 /// Of the time until a session ends by itself, the part after which it is renewed: in between it can be chosen when.
 const RENEWED_AT: std::ops::Range<f64> = 0.85..0.95;
+
+/// Its `+` is due no later than the answer to any other command.
+fn accept_within(config: &ImapConfig) -> Duration {
+    ACCEPT_WITHIN.min(config.answer_timeout)
+}
 
 /// How an IDLE ended.
 enum Ended {
@@ -168,7 +174,7 @@ impl Session {
         let now = Timestamp::now().as_second();
         let is_late = |received: i64| now.saturating_sub(received) > MISSED_AFTER_SECONDS;
         if self.home.take_latest_received().is_some_and(is_late) {
-            METRICS.missed_push.add(1);
+            METRICS.missed_push.inc();
             let account = self.link.account();
             debug!(account = %account.name, "new mail that IDLE did not announce");
             if account.host.missed_push() {
@@ -220,12 +226,12 @@ impl Session {
         match ended {
             Ended::Done(tag) => {
                 let done_timeout = self.link.account().config.done_timeout;
-                if self.link.account().access.quirks(&self.link.account().endpoint).stepwise {
+                if self.link.account().access.quirks().stepwise {
                     self.end_idle(&tag, done_timeout).await?;
                 } else {
                     self.link.connection.queue_done(tag, done_timeout);
                 }
-                METRICS.renewals.add(1);
+                METRICS.renewals.inc();
                 rhythm.keepalive.renewed(Instant::now());
                 let is_quiet = !self.home.mirror.has_news() && !self.others.any_due();
                 if is_quiet && !self.has_signals() && !stop.is_cancelled() {
@@ -285,7 +291,7 @@ impl Session {
                     [Some(deadline), is_due, crowd].into_iter().flatten().min()
                 }
                 Next::SendDone => return Ok(Ended::Done(cycle.into_tag())),
-                Next::Dead => return Err(ImapError::Timeout("IDLE", ACCEPT_WITHIN)),
+                Next::Dead => return Err(ImapError::Timeout("IDLE", accept_within(&self.link.account().config))),
             };
             if crowd_until.is_some_and(|until| until <= now) && cycle.is_idling() {
                 crowd_until = None;
@@ -328,11 +334,11 @@ impl Session {
         let account = self.link.account().clone();
         let config = &account.config;
         // Spread out, so that connections that began together do not renew together.
-        let longest = account.access.quirks(&account.endpoint).idle_renew.unwrap_or(config.idle_renew);
+        let longest = account.access.quirks().idle_renew.unwrap_or(config.idle_renew);
         let renew = account.host.renew(longest.min(config.idle_renew)).mul_f64(rand::random_range(0.9..1.1));
         let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
         rhythm.idle_since = Instant::now();
-        Ok(IdleCycle::new(tag, IdleTimes { accept: ACCEPT_WITHIN, renew }, rhythm.idle_since))
+        Ok(IdleCycle::new(tag, IdleTimes { accept: accept_within(config), renew }, rhythm.idle_since))
     }
 
     fn hear_idle(

@@ -3,15 +3,12 @@
 //! Nothing of a file is downloaded: its name, type and size are in the structure already.
 
 use super::protocol::Part;
-use percent_encoding::percent_decode_str;
 
 use crate::event::Attachment;
 use crate::message;
 
 /// Files that an event names; a message with more is rare, and a notification shows fewer.
 const ATTACHMENTS_MAX: usize = 50;
-/// Longest file name, in characters: anybody may have made it up.
-const FILENAME_CHARS_MAX: usize = 255;
 
 impl Part {
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
@@ -99,60 +96,13 @@ impl Part {
     }
 
     fn filename(&self) -> Option<String> {
-        let name = extended(&self.disposition_parameters, "filename").or_else(|| extended(&self.parameters, "name"))?;
-        let name: String = name.chars().filter(|character| !character.is_control()).take(FILENAME_CHARS_MAX).collect();
-        let name = name.trim();
-        (!name.is_empty()).then(|| name.to_owned())
+        let raw = |parameters, name: &str| find(parameters, name).map(str::as_bytes);
+        message::filename(|name| raw(&self.disposition_parameters, name), |name| raw(&self.parameters, name))
     }
 }
 
 fn find<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
     parameters.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
-}
-
-/// The value of a parameter in any of the forms of RFC 2231: plain, `name*` with a charset, `name*0`, `name*1*`, …
-/// Plain values may hold RFC 2047 words, which no standard allows there and many programs write.
-fn extended(parameters: &[(String, String)], name: &str) -> Option<String> {
-    if let Some(value) = find(parameters, &format!("{name}*")) {
-        let (charset, encoded) = split_charset(value);
-        return Some(decode(charset, &percent_decode_str(encoded).collect::<Vec<u8>>()));
-    }
-    let (mut octets, mut charset) = (Vec::new(), None);
-    for number in 0.. {
-        if let Some(value) = find(parameters, &format!("{name}*{number}*")) {
-            let encoded = if number == 0 {
-                let (first_charset, encoded) = split_charset(value);
-                charset = first_charset;
-                encoded
-            } else {
-                value
-            };
-            octets.extend(percent_decode_str(encoded));
-        } else if let Some(value) = find(parameters, &format!("{name}*{number}")) {
-            octets.extend_from_slice(value.as_bytes());
-        } else {
-            break;
-        }
-    }
-    if octets.is_empty() {
-        find(parameters, name).map(|value| message::decode_header_text(value.as_bytes()))
-    } else {
-        Some(decode(charset, &octets))
-    }
-}
-
-/// `utf-8'en'text` → `utf-8` and `text` (RFC 2231 §4).
-fn split_charset(value: &str) -> (Option<&str>, &str) {
-    let mut parts = value.splitn(3, '\'');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(charset), Some(_language), Some(text)) => (Some(charset), text),
-        _ => (None, value),
-    }
-}
-
-fn decode(charset: Option<&str>, octets: &[u8]) -> String {
-    let encoding = charset.and_then(|label| encoding_rs::Encoding::for_label(label.as_bytes()));
-    encoding.unwrap_or(encoding_rs::UTF_8).decode(octets).0.into_owned()
 }
 
 #[cfg(test)]

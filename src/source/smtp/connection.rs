@@ -84,7 +84,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             Ok(()) => debug!(commands = self.session.commands(), "session ended"),
             Err(err) => debug!(error = %err, commands = self.session.commands(), "connection lost"),
         }
-        self.receiver.metrics.errors.add(self.session.errors_total().into());
+        self.receiver.metrics.errors.inc_by(self.session.errors_total().into());
     }
 
     async fn dialogue(&mut self) -> io::Result<()> {
@@ -133,7 +133,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 Ok(read) => read,
                 Err(_) if wake_at < deadline => Ok(Some(self.session.end_stalled_line(&mut self.out))),
                 Err(_) => {
-                    self.receiver.metrics.timeouts.add(1);
+                    self.receiver.metrics.timeouts.inc();
                     Ok(Some(self.session.time_out(&mut self.out)))
                 }
             },
@@ -168,7 +168,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         }
         debug!("no memory left for the messages of all sessions");
         self.share.clear();
-        self.receiver.metrics.messages_failed.add(1);
+        self.receiver.metrics.messages_failed.inc();
         match next {
             Next::Deliver(_) => self.session.delivered(Outcome::NoSpace, &mut self.out),
             next => {
@@ -186,10 +186,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let outcome = commit(event_log, transaction, queue_id, config.append_timeout).await;
         self.share.clear();
         if matches!(outcome, Outcome::Committed(_)) {
-            metrics.messages.add(1);
-            metrics.message_bytes.add(bytes);
+            metrics.messages.inc();
+            metrics.message_octets.inc_by(bytes);
         } else {
-            metrics.messages_failed.add(1);
+            metrics.messages_failed.inc();
         }
         self.deadline.restart(Instant::now());
         self.session.delivered(outcome, &mut self.out)
@@ -246,6 +246,7 @@ impl Input for Bytes {
 mod tests {
     use super::*;
     use crate::event_log::{EventLog, EventLogConfig};
+    use crate::metrics::Metrics;
     use crate::source::smtp::{Routing, SmtpConfig};
 
     #[tokio::test]
@@ -253,7 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         let config = SmtpConfig { reply_timeout: Duration::from_millis(50), ..SmtpConfig::default() };
-        let receiver = Receiver::new(config, Routing::default(), event_log);
+        let receiver = Receiver::new(config, Routing::default(), event_log, &Metrics::default());
         let shutdown = Shutdown { stop: CancellationToken::new(), now: CancellationToken::new() };
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);

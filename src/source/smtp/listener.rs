@@ -20,6 +20,7 @@ use super::metrics::SmtpMetrics;
 use super::routing::{Peer, Routing};
 use super::session::Policy;
 use crate::event_log::EventLog;
+use crate::metrics::Metrics;
 
 /// First and longest pause after accepting failed: there are no file descriptors left, and trying at once again would
 /// only burn the processor.
@@ -34,12 +35,12 @@ pub struct Receiver {
     pub(super) policy: Policy,
     pub(super) event_log: EventLog,
     pub(super) budget: Arc<MemoryBudget>,
-    pub(super) metrics: Arc<SmtpMetrics>,
+    pub(super) metrics: SmtpMetrics,
 }
 
 impl Receiver {
-    /// A receiver that commits to `event_log`. The caller has checked `config`.
-    pub fn new(config: SmtpConfig, routing: Routing, event_log: EventLog) -> Self {
+    /// A receiver that commits to `event_log`, and whose numbers `metrics` tells. The caller has checked `config`.
+    pub fn new(config: SmtpConfig, routing: Routing, event_log: EventLog, metrics: &Metrics) -> Self {
         let policy = Policy {
             hostname: config.announced_name(),
             message_bytes_max: config.message_bytes_max.get(),
@@ -47,12 +48,7 @@ impl Receiver {
             routing,
         };
         let budget = MemoryBudget::new(config.memory_bytes_max.get());
-        Self { config, policy, event_log, budget, metrics: Arc::default() }
-    }
-
-    /// The counters, which go on counting when the receiver runs.
-    pub fn metrics(&self) -> Arc<SmtpMetrics> {
-        Arc::clone(&self.metrics)
+        Self { config, policy, event_log, budget, metrics: SmtpMetrics::registered(metrics) }
     }
 }
 
@@ -100,7 +96,7 @@ pub async fn serve(listener: TcpListener, receiver: Receiver, grace: Duration, s
 
 async fn session(stream: TcpStream, address: SocketAddr, receiver: Arc<Receiver>, shutdown: Shutdown) {
     let peer = if address.ip().to_canonical().is_loopback() { Peer::Loopback } else { Peer::Remote };
-    receiver.metrics.sessions.add(1);
+    receiver.metrics.sessions.inc();
     // Replies are written whole: waiting for more of them would only delay the client's next command.
     if let Err(err) = stream.set_nodelay(true) {
         debug!(error = %err, "connection lost before the greeting");
@@ -108,12 +104,12 @@ async fn session(stream: TcpStream, address: SocketAddr, receiver: Arc<Receiver>
         let span = debug_span!("smtp.session", client.address = %address);
         Connection::new(stream, peer, &receiver, &shutdown).run().instrument(span).await;
     }
-    receiver.metrics.sessions_ended.add(1);
+    receiver.metrics.sessions_ended.inc();
 }
 
 /// Tells a client without waiting for it that its address has too many sessions.
 fn refuse(stream: TcpStream, address: SocketAddr, receiver: &Receiver) {
-    receiver.metrics.sessions_refused.add(1);
+    receiver.metrics.sessions_refused.inc();
     debug!(client.address = %address, "too many sessions from this address");
     let text = format!("421 4.7.0 {} Too many sessions from your address\r\n", receiver.policy.hostname);
     // The socket's buffer is empty: this does not block, and who is gone already misses nothing.

@@ -1,26 +1,10 @@
-//! What the receiver has done, in numbers. Counters only rise; they are read by whoever reports them.
+//! What the receiver counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// One number.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// The number now.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-}
+use crate::metrics::{Counter, Metrics};
 
 /// The receiver's counters since the start.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct SmtpMetrics {
+#[derive(Debug, Clone, Default)]
+pub(super) struct SmtpMetrics {
     /// Sessions that began.
     pub sessions: Counter,
     /// Sessions that ended.
@@ -34,7 +18,27 @@ pub struct SmtpMetrics {
     /// Messages that were complete and could not be committed, or for which there was no memory.
     pub messages_failed: Counter,
     /// Octets of the messages that were answered with 250.
-    pub message_bytes: Counter,
+    pub message_octets: Counter,
     /// Replies that were the client's fault, unknown recipients among them.
     pub errors: Counter,
+}
+
+impl SmtpMetrics {
+    /// Counters that `metrics` tells.
+    pub(super) fn registered(metrics: &Metrics) -> Self {
+        let counted = Self::default();
+        for (name, help, counter) in [
+            ("smtp_sessions", "SMTP sessions that began", &counted.sessions),
+            ("smtp_sessions_ended", "SMTP sessions that ended", &counted.sessions_ended),
+            ("smtp_sessions_refused", "Connections whose address had too many sessions", &counted.sessions_refused),
+            ("smtp_timeouts", "SMTP sessions whose client took too long", &counted.timeouts),
+            ("smtp_messages", "Messages that were answered with 250", &counted.messages),
+            ("smtp_messages_failed", "Messages that were complete and could not be stored", &counted.messages_failed),
+            ("smtp_message_octets", "Octets of the messages that were answered with 250", &counted.message_octets),
+            ("smtp_errors", "Replies that were the client's fault", &counted.errors),
+        ] {
+            metrics.register(name, help, counter);
+        }
+        counted
+    }
 }
