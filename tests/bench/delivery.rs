@@ -1,7 +1,7 @@
 //! How long after Dovecot's acknowledgement of a mail a subscriber has it: `cargo bench --bench delivery`.
 //!
 //! Each mail is delivered by LMTP; the time runs from the `250` that ends the delivery to the event that an SSE
-//! subscriber reads. All clients and servers are on this machine, and each number is of 500 mails.
+//! subscriber reads. All clients and servers are on this machine, and each number is of 500 mails, or of `BENCH_MAILS`.
 //!
 //! - `-- idle`: with IDLE, beside a bare IDLE client of the same mailbox in the same run, which reads `EXISTS` and does
 //!   nothing more. Dovecot itself waits for about 500 ms before it tells anybody. Then, in mailboxes that nobody else
@@ -28,11 +28,8 @@ use support::{eventually, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// Since Dovecot waits for half a second, some users get their mail side by side.
+/// Since Dovecot waits for half a second, some users get their mail side by side; pushed mails come one by one.
 const IDLE_USERS: usize = 5;
-const IDLE_MAILS: usize = 100;
-/// One mail after the other.
-const PUSHED_MAILS: usize = 500;
 
 #[tokio::main]
 async fn main() {
@@ -48,6 +45,11 @@ async fn main() {
             push(driver, is_lua, false).await;
         }
     }
+}
+
+/// How many mails each number is of.
+fn mails() -> usize {
+    std::env::var("BENCH_MAILS").map_or(500, |mails| mails.parse().expect("BENCH_MAILS is a number"))
 }
 
 async fn idle() {
@@ -115,7 +117,7 @@ async fn beside_idle(dovecot: &Dovecot, server: &Server, user: &str) -> Vec<(f64
     let mut idle = Idle::open(dovecot.imap_port, user).await;
     let mut sse = subscriber(server, user).await;
     let mut times = Vec::new();
-    for number in 0..IDLE_MAILS {
+    for number in 0..mails() / IDLE_USERS {
         dovecot.deliver(user, &mail(number)).await;
         let delivered = Instant::now();
         let (exists, event) = tokio::join!(idle.exists(), event(&mut sse, number));
@@ -128,7 +130,7 @@ async fn beside_idle(dovecot: &Dovecot, server: &Server, user: &str) -> Vec<(f64
 async fn alone(dovecot: &Dovecot, user: String) -> Vec<(f64, f64)> {
     let mut idle = Idle::open(dovecot.imap_port, &user).await;
     let mut times = Vec::new();
-    for number in 0..IDLE_MAILS {
+    for number in 0..mails() / IDLE_USERS {
         dovecot.deliver(&user, &mail(number)).await;
         let delivered = Instant::now();
         let exists = idle.exists().await;
@@ -158,7 +160,7 @@ async fn push(driver: &str, is_lua: bool, is_watched: bool) {
     }
     let mut sse = subscriber(&server, "alice").await;
     let mut times = Vec::new();
-    for number in 0..PUSHED_MAILS {
+    for number in 0..mails() {
         let mail = mail(number);
         let delivery = async {
             dovecot.deliver("alice", &mail).await;
