@@ -4,47 +4,20 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use postrider::source::dovecot_push::{Secret, metadata_command};
+use postrider::source::dovecot_push::Secret;
 use serde_json::{Value, json};
 use support::dovecot::{Dovecot, PASSWORD};
-use support::server::{Options, Server};
+use support::dovecot_push::{SECRET, ask_for_pushes, free_port, lua, options, ox};
+use support::server::Server;
 use support::stream::Stream;
 use support::{eventually, within};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-
-const SECRET: &str = "dovecot-secret";
 
 /// A Dovecot and the postrider that it pushes to.
 struct Pushed {
     dovecot: Dovecot,
     server: Server,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Dovecot's configuration for the OX driver, as the README has it.
-fn ox(port: u16, secret: &str) -> String {
-    format!(
-        "mail_plugins = notify push_notification\nmail_attribute_dict = file:%h/dovecot-attributes\n\
-         protocol imap {{\n  imap_metadata = yes\n}}\nplugin {{\n  \
-         push_notification_driver = ox:url=http://postrider:{secret}@127.0.0.1:{port}/dovecot/push\n}}\n"
-    )
-}
-
-/// The same for the Lua driver.
-fn lua(port: u16) -> String {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/config/dovecot/postrider.lua");
-    format!(
-        "mail_plugins = mail_lua notify push_notification push_notification_lua\nplugin {{\n  \
-         push_notification_driver = lua:file={script}\n  \
-         postrider_url = http://127.0.0.1:{port}/dovecot/push\n  postrider_secret = {SECRET}\n}}\n"
-    )
 }
 
 impl Pushed {
@@ -60,32 +33,8 @@ impl Pushed {
     }
 }
 
-/// Asks Dovecot for pushes about a user, with the command that the watcher sends.
-async fn ask_for_pushes(dovecot: &Dovecot, user: &str, token: &str) {
-    let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", dovecot.imap_port)).await.unwrap());
-    let commands = [format!("a LOGIN {user} {PASSWORD}\r\n"), format!("b {}\r\n", metadata_command(token))];
-    for (tag, command) in ["a ", "b "].into_iter().zip(commands) {
-        stream.write_all(command.as_bytes()).await.unwrap();
-        let mut line = String::new();
-        while !line.starts_with(tag) {
-            line.clear();
-            assert!(within("IMAP", stream.read_line(&mut line)).await.unwrap() > 0);
-        }
-        assert!(line[2..].starts_with("OK"), "{command} was answered by {line}");
-    }
-}
-
 async fn receiver(port: u16, accounts: &str) -> Server {
     Server::with(options(port, accounts)).await
-}
-
-fn options(port: u16, accounts: &str) -> Options {
-    Options {
-        http: Some(format!("127.0.0.1:{port}")),
-        config: format!("[dovecot]\nsecret_env = 'POSTRIDER_DOVECOT_SECRET'\n{accounts}"),
-        environment: vec![("POSTRIDER_DOVECOT_SECRET".to_owned(), SECRET.to_owned())],
-        ..Options::default()
-    }
 }
 
 /// How often pushes had this result.

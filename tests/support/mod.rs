@@ -13,6 +13,7 @@ pub mod browser;
 pub mod courier;
 pub mod cyrus;
 pub mod dovecot;
+pub mod dovecot_push;
 pub mod gateway;
 pub mod imap_model;
 pub mod jmap_front;
