@@ -387,8 +387,8 @@ mod tests {
         for version in VERSIONS {
             let ((client, server), (here, middle)) = (configs(version), tcp_pair().await);
             let (other_middle, there) = tcp_pair().await;
-            let (from_here, to_here) = middle.into_split();
-            let (from_there, to_there) = other_middle.into_split();
+            let (asked, to_client) = middle.into_split();
+            let (answered, to_server) = other_middle.into_split();
             let sent = text(50_000);
             let asking = async {
                 let mut stream = TlsStream::connect(client, localhost(), here).await.unwrap();
@@ -407,16 +407,16 @@ mod tests {
                 // Open until the other end has read it all.
                 std::future::pending::<()>().await;
             };
-            soon(async {
+            let all = async {
                 tokio::select! {
                     () = asking => {}
                     () = answering => {}
-                    _ = async { tokio::join!(dribble(from_here, to_there), dribble(from_there, to_here)) } => {
+                    _ = async { tokio::join!(dribble(asked, to_server), dribble(answered, to_client)) } => {
                         panic!("the way has ended")
                     }
                 }
-            })
-            .await;
+            };
+            soon(Box::pin(all)).await;
         }
     }
 
@@ -503,7 +503,8 @@ mod tests {
             let mut heard = vec![0; sent.len()];
             let writing = async { peer.write_all(&sent).await.and(peer.flush().await) };
             let (written, read) = soon(async { tokio::join!(writing, stream.read_exact(&mut heard)) }).await;
-            (written.unwrap(), read.unwrap());
+            written.unwrap();
+            read.unwrap();
             stream.write_all(b"DONE\r\n").await.unwrap();
             stream.flush().await.unwrap();
             // As it is while it idles: somebody waits for more.
@@ -525,7 +526,8 @@ mod tests {
         assert!(taken > 0 && !stream.outgoing.is_empty());
         let mut heard = vec![0; taken];
         let (flushed, read) = soon(async { tokio::join!(stream.flush(), peer.read_exact(&mut heard)) }).await;
-        (flushed.unwrap(), read.unwrap());
+        flushed.unwrap();
+        read.unwrap();
         assert!(heard.chunks(piece.len()).all(|chunk| chunk == piece));
     }
 }
