@@ -1,7 +1,7 @@
 //! What gets an account's connections in beside its endpoint: the password or token, and what connections of all
 //! accounts share.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use secrecy::SecretString;
 use tokio::sync::Mutex;
@@ -16,6 +16,9 @@ use super::sasl::Secret;
 use super::tls::TlsSettings;
 use crate::event::AccountName;
 use crate::registry::{Credentials, Field, ImapEndpoint, OauthConfig, PasswordError, printed_by};
+
+/// A server like any other.
+static USUAL: LazyLock<Quirks> = LazyLock::new(Quirks::default);
 
 /// What the connections of all accounts share.
 #[derive(Debug, Default)]
@@ -38,7 +41,8 @@ impl Ways {
 
     /// For the connections of one account to a host.
     pub(super) fn access(self: &Arc<Self>, account: AccountName, host: &str) -> Access {
-        let quirks = self.providers.quirks(host);
+        // Most servers have none, and ten thousand accounts would each keep that.
+        let quirks = Some(self.providers.quirks(host)).filter(|quirks| *quirks != *USUAL).map(Box::new);
         Access { account, quirks, ways: self.clone(), tokens: Mutex::default() }
     }
 }
@@ -47,7 +51,7 @@ impl Ways {
 #[derive(Debug)]
 pub(super) struct Access {
     account: AccountName,
-    quirks: Quirks,
+    quirks: Option<Box<Quirks>>,
     ways: Arc<Ways>,
     tokens: Mutex<Tokens>,
 }
@@ -66,7 +70,7 @@ impl Access {
 
     /// What is particular about the account's server.
     pub(super) fn quirks(&self) -> &Quirks {
-        &self.quirks
+        self.quirks.as_deref().unwrap_or(&USUAL)
     }
 
     /// The name of the account's provider, if it is a known one.
