@@ -21,7 +21,7 @@ use tempfile::tempdir;
 use tokio::time::timeout;
 
 /// Without any event for so long, some watcher hangs: many times the longest deadline.
-const STANDSTILL: Duration = Duration::from_secs(60);
+const STANDSTILL: Duration = Duration::from_mins(1);
 /// Accounts that are watched at the same time.
 const AT_ONCE: usize = 200;
 /// Messages that are waited for so that a fault may strike that by the book would have struck before.

@@ -1,7 +1,7 @@
 //! What the program keeps of what hostile servers say: no more than its caps, whatever is announced and sent.
 //!
 //! Apart from the other misbehaviour because it is the real program's memory that is measured, by itself: the kernel's
-//! own record of the most that was ever resident (proc(5), VmHWM), which no sampling can miss.
+//! own record of the most that was ever resident (proc(5), `VmHWM`), which no sampling can miss.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 

@@ -23,7 +23,8 @@ fn messages(uids: RangeInclusive<u32>) -> String {
 }
 
 fn uids(uids: RangeInclusive<u32>) -> String {
-    uids.map(|uid| format!("* {uid} FETCH (UID {uid})\r\n")).collect()
+    let lines: Vec<String> = uids.map(|uid| format!("* {uid} FETCH (UID {uid})\r\n")).collect();
+    lines.concat()
 }
 
 fn with_events(mut account: Account, events: &[EventKind]) -> Account {

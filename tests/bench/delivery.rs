@@ -31,6 +31,21 @@ use tokio::net::TcpStream;
 /// Since Dovecot waits for half a second, some users get their mail side by side; pushed mails come one by one.
 const IDLE_USERS: usize = 5;
 
+/// What has Dovecot push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Ox,
+    Lua,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Account {
+    /// postrider fetches the mail itself.
+    Watched,
+    /// What Dovecot pushes is all that is known.
+    ToldOf,
+}
+
 #[tokio::main]
 async fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -40,9 +55,9 @@ async fn main() {
         idle().await;
     }
     if runs("push") {
-        for (driver, is_lua) in [("OX", false), ("Lua", true)] {
-            push(driver, is_lua, true).await;
-            push(driver, is_lua, false).await;
+        for driver in [Driver::Ox, Driver::Lua] {
+            push(driver, Account::Watched).await;
+            push(driver, Account::ToldOf).await;
         }
     }
 }
@@ -140,23 +155,22 @@ async fn alone(dovecot: &Dovecot, user: String) -> Vec<(f64, f64)> {
     times
 }
 
-async fn push(driver: &str, is_lua: bool, is_watched: bool) {
+async fn push(driver: Driver, account: Account) {
     let port = free_port();
-    let dovecot = if is_lua {
-        Dovecot::start_with(&lua(port))
-    } else {
-        Dovecot::start_with(&ox(port, SECRET).replace("/dovecot/push\n", "/dovecot/push user_from_metadata\n"))
+    let dovecot = Dovecot::start_with(&match driver {
+        Driver::Ox => ox(port, SECRET).replace("/dovecot/push\n", "/dovecot/push user_from_metadata\n"),
+        Driver::Lua => lua(port),
+    });
+    let accounts = match account {
+        Account::Watched => watched_account(&dovecot, "alice", "dovecot_push = true\n"),
+        Account::ToldOf => "[[account]]\nname = 'alice'\n".to_owned(),
     };
-    let account = if is_watched {
-        watched_account(&dovecot, "alice", "dovecot_push = true\n")
-    } else {
-        "[[account]]\nname = 'alice'\n".to_owned()
-    };
-    let server = Server::with(options(port, &account)).await;
-    if is_watched {
-        watched(&server, 1).await;
-    } else if !is_lua {
-        ask_for_pushes(&dovecot, "alice", "alice").await;
+    let server = Server::with(options(port, &accounts)).await;
+    match (account, driver) {
+        (Account::Watched, _) => watched(&server, 1).await,
+        (Account::ToldOf, Driver::Ox) => ask_for_pushes(&dovecot, "alice", "alice").await,
+        // It tells of everybody.
+        (Account::ToldOf, Driver::Lua) => {}
     }
     let mut sse = subscriber(&server, "alice").await;
     let mut times = Vec::new();
@@ -170,8 +184,7 @@ async fn push(driver: &str, is_lua: bool, is_watched: bool) {
         times.push(ms(delivered, event));
     }
     let before = times.iter().filter(|&&time| time <= 0.0).count() * 100 / times.len();
-    let watched = if is_watched { "watched account" } else { "account that is not watched" };
-    report(&format!("push, {driver} driver, {watched}: event"), &mut times);
+    report(&format!("push, {driver:?} driver, account {account:?}: event"), &mut times);
     println!("    {before} % before the acknowledgement; the p50 has a goal of 5 ms");
 }
 
