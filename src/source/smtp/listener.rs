@@ -18,7 +18,7 @@ use super::config::SmtpConfig;
 use super::connection::{Connection, Shutdown};
 use super::metrics::SmtpMetrics;
 use super::routing::{Peer, Routing};
-use super::session::Policy;
+use super::session::{Policy, Role};
 use crate::event_log::EventLog;
 use crate::metrics::Metrics;
 
@@ -45,7 +45,8 @@ impl Receiver {
             hostname: config.announced_name(),
             message_bytes_max: config.message_bytes_max.get(),
             recipients_max: config.recipients_max.get(),
-            routing,
+            routing: Arc::new(routing),
+            role: Role::Smtp,
         };
         let budget = MemoryBudget::new(config.memory_bytes_max.get());
         Self { config, policy, event_log, budget, metrics: SmtpMetrics::registered(metrics) }
