@@ -18,10 +18,13 @@ mod listener;
 mod metrics;
 mod parameter;
 mod path;
+mod places;
+mod receiver;
 mod routing;
 mod session;
 
-pub use config::{SmtpConfig, SmtpConfigError};
-pub use listener::{Receiver, serve};
+pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress};
+pub use listener::Listener;
+pub use receiver::{Receiver, serve};
 pub use routing::{Routing, RoutingError};
 pub use session::Role;
