@@ -132,6 +132,12 @@ impl Source {
 }
 
 impl Loaded {
+    /// The configuration and its file, once nothing is to be found in it any more: where each key was written takes
+    /// more memory than what it says.
+    pub fn into_checked(self) -> (Config, Option<PathBuf>) {
+        (self.config, self.file)
+    }
+
     /// Checks what the types cannot say; to be asked again after the command line has changed the configuration.
     ///
     /// # Errors
@@ -155,15 +161,15 @@ impl Config {
     fn example() -> Self {
         #[expect(clippy::expect_used, reason = "a constant that a test reads")]
         let name = "alice".parse().expect("`alice` is a name");
-        let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com"));
-        let imap = Some(ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") });
-        let jmap = Some(JmapEndpoint::new("jmap.example.org"));
+        let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com").into());
+        let imap = ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") };
+        let jmap = JmapEndpoint::new("jmap.example.org");
         let account = Account {
             name,
             content: crate::event::Content::default(),
             addresses: vec![],
-            imap: imap.map(std::sync::Arc::new),
-            jmap,
+            imap: Some(imap.into()),
+            jmap: Some(jmap.into()),
         };
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let smtp = SmtpConfig { listener, ..SmtpConfig::default() };

@@ -810,3 +810,30 @@ async fn a_mailbox_that_is_refused_leaves_the_others_watched() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_of_a_mailbox_that_was_never_opened_is_announced_when_it_can_be() {
+    for offers in [BASIC, QRESYNC, RICH] {
+        let (store, folder) = (old_mail(), tempdir().unwrap());
+        store.deliver("Lists", "old in a list");
+        let fault = Fault::rewrite(usize::MAX, |line, _| {
+            is(line, "EXAMINE \"LISTS\"").then(|| vec![format!("{} NO [UNAVAILABLE] not now\r\n", tag(line))])
+        });
+        let server = MisbehavingImap::start(&store, offers, fault).await;
+        let watching = Watching::start(folder.path(), &[server.account(&["INBOX", "Lists"])], impatient());
+        let mut observed = Observed::new(&store, watching);
+        let life = async {
+            // By now each of its two mailboxes was seen, by whichever connection.
+            eventually("two refusals", async || (server.struck() > 1 && server.idling() > 0).then_some(())).await;
+            store.deliver("Lists", "new in a list");
+            store.deliver("INBOX", "new one");
+            observed.announcement("new one").await;
+            server.lift();
+            observed.announcement("new in a list").await;
+        };
+        let lived = timeout(LIMIT, life).await;
+        assert!(lived.is_ok(), "{offers}: announced {:?}", observed.announced);
+        assert_eq!(observed.verdict(), None, "{offers}");
+        observed.watching.stop().await;
+    }
+}

@@ -58,7 +58,7 @@ impl Mailbox {
         ));
         let mut account = dovecot.account("alice", &["INBOX"]);
         let imap = account.imap_mut().unwrap();
-        (imap.password_typed, imap.oauth) = (None, Some(oidc.config()));
+        (imap.password_typed, imap.oauth) = (None, Some(oidc.config().into()));
         Self { dovecot, folder, account }
     }
 
@@ -160,7 +160,7 @@ async fn a_stored_login_is_of_no_use_to_another_provider_or_client() {
     let (oidc, other) = (Oidc::start().await, Oidc::start().await);
     let mut mailbox = Mailbox::new(&oidc);
     mailbox.log_in(&oidc).await;
-    mailbox.account.imap_mut().unwrap().oauth = Some(other.config());
+    mailbox.account.imap_mut().unwrap().oauth = Some(other.config().into());
     assert!(matches!(mailbox.probe().await, Err(ImapError::Oauth(OauthError::NotLoggedIn(_)))));
     assert!(other.known().asked.is_empty(), "the token was not sent");
 }

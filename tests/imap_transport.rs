@@ -39,7 +39,7 @@ async fn both_kinds_of_proxy_are_gone_through_and_find_the_servers_name_themselv
         let gateway = Gateway::start(kind, dovecot.imaps_port, None).await;
         let mut endpoint = over_tls(&dovecot);
         endpoint.host = "localhost".to_owned();
-        endpoint.proxy = Some(format!("{scheme}://127.0.0.1:{}", gateway.port).parse().unwrap());
+        endpoint.proxy = Some(Box::new(format!("{scheme}://127.0.0.1:{}", gateway.port).parse().unwrap()));
         let report = probe(&endpoint, &config()).await.unwrap();
         assert_eq!(report.address.unwrap().port(), gateway.port);
         assert_eq!(gateway.asked(), [format!("localhost:{}", dovecot.imaps_port)]);
@@ -58,7 +58,7 @@ async fn a_proxy_that_wants_a_password_gets_it_from_a_file() {
         let gateway = Gateway::start(kind, dovecot.imaps_port, Some(("ada", "pw"))).await;
         let mut endpoint = over_tls(&dovecot);
         for (user, password, gets_through) in [("ada@", "pw\n", true), ("ada@", "wrong", false), ("", "pw", false)] {
-            endpoint.proxy = Some(format!("{scheme}://{user}127.0.0.1:{}", gateway.port).parse().unwrap());
+            endpoint.proxy = Some(Box::new(format!("{scheme}://{user}127.0.0.1:{}", gateway.port).parse().unwrap()));
             endpoint.proxy_password_file = Some(written(folder.path(), "proxy.password", password));
             let probed = probe(&endpoint, &config()).await;
             match probed {
@@ -78,7 +78,7 @@ async fn what_is_no_proxy_is_told_as_that_and_no_password_goes_there() {
         let mut account = server.account();
         let endpoint = account.imap_mut().unwrap();
         let address = format!("{scheme}://127.0.0.1:{}", endpoint.port());
-        endpoint.proxy = Some(address.parse().unwrap());
+        endpoint.proxy = Some(Box::new(address.parse().unwrap()));
         let unprotected = probe(endpoint, &config()).await;
         assert!(matches!(unprotected, Err(ImapError::Plaintext(_))), "a proxy may go anywhere");
         endpoint.allow_plaintext = true;

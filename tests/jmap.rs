@@ -27,7 +27,7 @@ fn account(url: impl Into<String>, user: &str) -> Account {
         ..JmapEndpoint::new(url)
     };
     let (name, content) = (user.parse().unwrap(), Content::default());
-    Account { name, content, addresses: Vec::new(), imap: None, jmap: Some(jmap) }
+    Account { name, content, addresses: Vec::new(), imap: None, jmap: Some(jmap.into()) }
 }
 
 fn config() -> JmapConfig {

@@ -78,10 +78,10 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, CliError> {
         // Before anything is open: who stops it now must not leave it running.
         let signals = Signals::listen()?;
         let data_dir = loaded.config.data_dir()?;
-        let server = Server::open(loaded.config.clone(), &data_dir).await?;
-        super::print(banner(&server, &loaded, &data_dir).as_bytes())?;
-        // The server has its own, and where each key was written takes more than what it says.
-        drop(loaded);
+        let (config, file) = loaded.into_checked();
+        let accounts = accounts(&config);
+        let server = Server::open(config, &data_dir).await?;
+        super::print(banner(&server, &accounts, file.as_deref(), &data_dir).as_bytes())?;
         Ok(signals.run(server, || reloader.load()).await)
     })
 }
@@ -144,19 +144,19 @@ impl Reloader {
 }
 
 /// What is on, for whoever started it.
-fn banner(server: &Server, loaded: &Loaded, data_dir: &Path) -> String {
+fn banner(server: &Server, accounts: &str, file: Option<&Path>, data_dir: &Path) -> String {
     let smtp = match server.smtp_address() {
         Some(address) => address.to_string(),
         None => "off".to_owned(),
     };
-    let file = loaded.file.as_ref().map_or("none; everything has its default".to_owned(), |f| f.display().to_string());
+    let file = file.map_or("none; everything has its default".to_owned(), |f| f.display().to_string());
     let mut text = format!(
         "postrider {}\n  HTTP      http://{}\n  SMTP      {smtp}\n  data      {}\n  settings  {file}\n",
         env!("CARGO_PKG_VERSION"),
         server.http_address(),
         data_dir.display(),
     );
-    text.push_str(&accounts(&loaded.config));
+    text.push_str(accounts);
     text.push_str("\nSign in, within an hour (`postrider token` makes tokens for programs):\n  ");
     text.push_str(&server.sign_in_link());
     text.push('\n');

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -107,9 +108,10 @@ impl<'de> Deserialize<'de> for Topic {
     }
 }
 
-/// The name of an account: what stands in its topics, its configuration and its events.
+/// The name of an account: what stands in its topics, its configuration and its events. Cheap to clone: a watched
+/// account has its name in ten places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct AccountName(Box<str>);
+pub struct AccountName(Arc<str>);
 
 /// Why a text is not an account name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -30,7 +30,7 @@ pub struct Account {
     pub imap: Option<Arc<ImapEndpoint>>,
     /// The JMAP server that holds its mail, instead of an IMAP server. Default: none.
     #[serde(default)]
-    pub jmap: Option<JmapEndpoint>,
+    pub jmap: Option<Arc<JmapEndpoint>>,
 }
 
 /// `[account.imap]`: where an account's mailboxes are, and how to get in.
@@ -67,7 +67,7 @@ pub struct ImapEndpoint {
     pub access_token_command: Option<Vec<String>>,
     /// OAuth 2.0 instead of a password. Default: none.
     #[serde(default)]
-    pub oauth: Option<OauthConfig>,
+    pub oauth: Option<Box<OauthConfig>>,
     /// How to log in: `"scram-sha-256"`, `"plain"`, `"login"`, `"oauthbearer"` or `"xoauth2"`. Default: the best that
     /// the server offers and the account has a password or token for.
     #[serde(default)]
@@ -107,7 +107,7 @@ pub struct ImapEndpoint {
     pub tls_insecure_accept_any_certificate: bool,
     /// The proxy to go through: `"socks5://[user@]host:port"` or `"http://…"`. Default: none.
     #[serde(default)]
-    pub proxy: Option<ProxyAddress>,
+    pub proxy: Option<Box<ProxyAddress>>,
     /// A file whose first line is the proxy's password. Default: none.
     #[serde(default)]
     pub proxy_password_file: Option<PathBuf>,

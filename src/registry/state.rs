@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Account, Credentials};
+use super::{Account, Credentials, ImapEndpoint, JmapEndpoint};
 use crate::event::AccountName;
 
 /// What an account's source is doing.
@@ -54,8 +54,41 @@ pub struct AccountStatus {
 /// All accounts and their states. Cheap to clone; clones share.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
-    accounts: Arc<Mutex<BTreeMap<AccountName, AccountStatus>>>,
-    credentials: Option<Credentials>,
+    accounts: Arc<Mutex<BTreeMap<AccountName, Known>>>,
+    credentials: Option<Arc<Credentials>>,
+}
+
+/// What is kept of each account: the rest of its status is in its endpoint, which the sources have anyway.
+#[derive(Debug, Clone)]
+struct Known {
+    imap: Option<Arc<ImapEndpoint>>,
+    jmap: Option<Arc<JmapEndpoint>>,
+    state: AccountState,
+    since: Timestamp,
+    reason: Option<Box<str>>,
+    retry_at: Option<Timestamp>,
+}
+
+impl Known {
+    fn status(&self, name: &AccountName) -> AccountStatus {
+        let (host, mailboxes) = match (&self.imap, &self.jmap) {
+            (Some(imap), _) => (Some(imap.host.clone()), imap.mailboxes.clone()),
+            (None, Some(jmap)) => {
+                let url = jmap.session_url().ok();
+                (url.and_then(|url| url.host_str().map(str::to_owned)), jmap.mailboxes.clone())
+            }
+            (None, None) => (None, Vec::new()),
+        };
+        AccountStatus {
+            name: name.clone(),
+            state: self.state,
+            since: self.since,
+            reason: self.reason.as_deref().map(str::to_owned),
+            retry_at: self.retry_at,
+            host,
+            mailboxes,
+        }
+    }
 }
 
 impl Registry {
@@ -71,33 +104,24 @@ impl Registry {
     /// The same with the secrets that are stored for the accounts.
     #[must_use]
     pub fn with_credentials(self, credentials: Credentials) -> Self {
-        Self { credentials: Some(credentials), ..self }
+        Self { credentials: Some(Arc::new(credentials)), ..self }
     }
 
     /// The secrets that are stored for the accounts, where there is a data folder.
     pub fn credentials(&self) -> Option<&Credentials> {
-        self.credentials.as_ref()
+        self.credentials.as_deref()
     }
 
     fn insert(&self, account: &Account) {
-        let (host, mailboxes) = match (&account.imap, &account.jmap) {
-            (Some(imap), _) => (Some(imap.host.clone()), imap.mailboxes.clone()),
-            (None, Some(jmap)) => {
-                let url = jmap.session_url().ok();
-                (url.and_then(|url| url.host_str().map(str::to_owned)), jmap.mailboxes.clone())
-            }
-            (None, None) => (None, Vec::new()),
-        };
-        let status = AccountStatus {
-            name: account.name.clone(),
+        let known = Known {
+            imap: account.imap.clone(),
+            jmap: account.jmap.clone(),
             state: if account.is_watched() { AccountState::Connecting } else { AccountState::Receiving },
             since: Timestamp::now(),
             reason: None,
             retry_at: None,
-            host,
-            mailboxes,
         };
-        self.lock().insert(account.name.clone(), status);
+        self.lock().insert(account.name.clone(), known);
     }
 
     /// Forgets the accounts that are no longer configured, and adds those that are new. The others keep their state.
@@ -118,16 +142,16 @@ impl Registry {
             if status.state != state {
                 status.since = Timestamp::now();
             }
-            (status.state, status.reason, status.retry_at) = (state, reason, retry_at);
+            (status.state, status.reason, status.retry_at) = (state, reason.map(Into::into), retry_at);
         }
     }
 
     /// All accounts in the order of their names.
     pub fn list(&self) -> Vec<AccountStatus> {
-        self.lock().values().cloned().collect()
+        self.lock().iter().map(|(name, known)| known.status(name)).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<AccountName, AccountStatus>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<AccountName, Known>> {
         // A status is replaced whole, so that what a panicking holder left is still true.
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,8 @@
 //! What gets an account's connections in beside its endpoint: the password or token, and what connections of all
 //! accounts share.
 
+use std::sync::Arc;
+
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -15,8 +17,8 @@ use super::tls::TlsSettings;
 use crate::event::AccountName;
 use crate::registry::{Credentials, Field, ImapEndpoint, OauthConfig, PasswordError, printed_by};
 
-/// What the connections of all accounts share. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+/// What the connections of all accounts share.
+#[derive(Debug, Default)]
 pub(super) struct Ways {
     tls: TlsSettings,
     providers: Providers,
@@ -25,18 +27,19 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    pub(super) fn new(config: &ImapConfig, credentials: Option<Credentials>) -> Self {
+    pub(super) fn new(config: &ImapConfig, credentials: Option<Credentials>) -> Arc<Self> {
         let providers = Providers::load(config.providers_file.as_deref()).unwrap_or_else(|err| {
             // It was right when the configuration was checked.
             warn!(error = %err, "going on without the operator's providers");
             Providers::default()
         });
-        Self { providers, credentials, ..Self::default() }
+        Arc::new(Self { providers, credentials, ..Self::default() })
     }
 
-    /// For the connections of one account.
-    pub(super) fn access(&self, account: AccountName) -> Access {
-        Access { account, ways: self.clone(), tokens: Mutex::default() }
+    /// For the connections of one account to a host.
+    pub(super) fn access(self: &Arc<Self>, account: AccountName, host: &str) -> Access {
+        let quirks = self.providers.quirks(host);
+        Access { account, quirks, ways: self.clone(), tokens: Mutex::default() }
     }
 }
 
@@ -44,7 +47,8 @@ impl Ways {
 #[derive(Debug)]
 pub(super) struct Access {
     account: AccountName,
-    ways: Ways,
+    quirks: Quirks,
+    ways: Arc<Ways>,
     tokens: Mutex<Tokens>,
 }
 
@@ -61,8 +65,8 @@ impl Access {
     }
 
     /// What is particular about the account's server.
-    pub(super) fn quirks(&self, endpoint: &ImapEndpoint) -> Quirks {
-        self.ways.providers.quirks(&endpoint.host)
+    pub(super) fn quirks(&self) -> &Quirks {
+        &self.quirks
     }
 
     /// The name of the account's provider, if it is a known one.

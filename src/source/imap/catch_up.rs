@@ -17,6 +17,7 @@ use super::link::{Examined, Link};
 use super::opened::{BATCH, Opened, Settled};
 use super::protocol::{Fetched, UidSet};
 use super::report::Report;
+use crate::event::Counts;
 
 /// Messages that came so long before the mailbox was last looked at may not have been reported.
 const RESET_OVERLAP_SECONDS: i64 = 600;
@@ -31,7 +32,13 @@ impl Opened {
     ) -> Result<(Self, Settled), ImapError> {
         let checkpoint = link.account().event_log.checkpoint(&mailbox.checkpoint_key).await?;
         let stored = Stored::parse(checkpoint.as_deref());
-        let examined = link.examine(mailbox, stored.cursor()).await?;
+        let examined = match link.examine(mailbox, stored.cursor()).await {
+            Err(err @ ImapError::Mailbox { .. }) if stored == Stored::Nothing => {
+                Self::note_end(link, mailbox).await?;
+                return Err(err);
+            }
+            examined => examined?,
+        };
         let uid_validity = examined.uid_validity.unwrap_or_else(|| {
             warn!(account = %link.account().name, mailbox = %mailbox.name,
                 "the server gives the mailbox no UIDVALIDITY, messages are told apart by UID alone");
@@ -59,6 +66,25 @@ impl Opened {
             Resume::Reset => opened.reset(link, stored.cursor(), uid_next, mod_seq).await?,
         };
         Ok((opened, settled))
+    }
+
+    /// Notes where a mailbox ends that was never opened and cannot be now: what comes until it can be is new, although
+    /// nobody has seen what was there before.
+    async fn note_end(link: &mut Link, mailbox: &Mailbox) -> Result<(), ImapError> {
+        let items = match link.status(&mailbox.name, |_| {}).await {
+            Ok(items) => items,
+            // Where it ends is then what it ends with when it is opened.
+            Err(ImapError::Refused { text, .. }) => {
+                debug!(mailbox = %mailbox.name, %text, "no STATUS of a mailbox that is not opened");
+                return Ok(());
+            }
+            Err(err) => return Err(err),
+        };
+        let (Some(uid_validity @ 1..), Some(uid_next @ 1..)) = (items.uid_validity, items.uid_next) else {
+            return Ok(());
+        };
+        let (account, counts) = (link.account().clone(), Counts { messages: items.messages, unseen: items.unseen });
+        Report::new(&account, mailbox).commit(&mut Cursor::at(uid_validity, uid_next), counts).await
     }
 
     /// UIDNEXT may be missing (RFC 3501 §7.3.1 made it optional).

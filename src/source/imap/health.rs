@@ -198,9 +198,12 @@ impl Health {
     /// Records the condition of the connection with this name.
     pub(in crate::source) fn report(&self, connection: &str, condition: Condition) {
         self.change(|states| {
-            match states.conditions.iter_mut().find(|(name, _)| **name == *connection) {
-                Some((_, known)) => *known = condition,
-                None => states.conditions.push((connection.into(), condition)),
+            if let Some((_, known)) = states.conditions.iter_mut().find(|(name, _)| **name == *connection) {
+                *known = condition;
+            } else {
+                // Most accounts have one connection, and a vector that grows by itself begins with room for four.
+                states.conditions.reserve_exact(1);
+                states.conditions.push((connection.into(), condition));
             }
             true
         });

@@ -98,7 +98,7 @@ impl Link {
         wants: Wants,
     ) -> Result<Self, ImapError> {
         let account = &context.account;
-        let quirks = account.access.quirks(&account.endpoint);
+        let quirks = account.access.quirks();
         let mut offers = Offers::of(&logged_in.capabilities);
         offers.idle &= !quirks.no_idle;
         offers.notify &= quirks.notify.unwrap_or(true);
@@ -148,7 +148,7 @@ impl Link {
     /// Pause between questions for new mail.
     pub(super) fn poll_interval(&self) -> Duration {
         let account = &self.context.account;
-        account.access.quirks(&account.endpoint).poll_interval.unwrap_or(account.config.poll_interval)
+        account.access.quirks().poll_interval.unwrap_or(account.config.poll_interval)
     }
 
     pub(super) fn account(&self) -> &Arc<AccountContext> {

@@ -220,7 +220,7 @@ impl Session {
         match ended {
             Ended::Done(tag) => {
                 let done_timeout = self.link.account().config.done_timeout;
-                if self.link.account().access.quirks(&self.link.account().endpoint).stepwise {
+                if self.link.account().access.quirks().stepwise {
                     self.end_idle(&tag, done_timeout).await?;
                 } else {
                     self.link.connection.queue_done(tag, done_timeout);
@@ -328,7 +328,7 @@ impl Session {
         let account = self.link.account().clone();
         let config = &account.config;
         // Spread out, so that connections that began together do not renew together.
-        let longest = account.access.quirks(&account.endpoint).idle_renew.unwrap_or(config.idle_renew);
+        let longest = account.access.quirks().idle_renew.unwrap_or(config.idle_renew);
         let renew = account.host.renew(longest.min(config.idle_renew)).mul_f64(rand::random_range(0.9..1.1));
         let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
         rhythm.idle_since = Instant::now();

@@ -84,7 +84,7 @@ async fn attempt(
     access: &Access,
     proof: &Proof,
 ) -> Result<LoggedIn, ImapError> {
-    let quirks = access.quirks(endpoint);
+    let quirks = access.quirks();
     let Way { mut connection, greeting, peer, protection, pin } = Way::open(endpoint, config, access).await?;
     let offered = match greeting.as_ref().and_then(capabilities_in) {
         Some(offered) => offered,

@@ -191,15 +191,17 @@ impl Opened {
         let range = format!("1:{}", self.cursor.uid_next.saturating_sub(1).max(1));
         let uid_next = self.cursor.uid_next;
         let command = format!("UID FETCH {range} (UID FLAGS)");
-        self.ask_apart(link, "UID FETCH", &command, |response| {
+        // An answer that is too long to be news: what it says of flags is for the caller alone.
+        let is_news = |response: &Response| !matches!(response, Response::Fetch(..));
+        let hear = |response| {
             if let Response::Fetch(_, message) = response
                 && let (Some(uid), Some(flags)) = (message.uid, message.flags)
                 && uid < uid_next
             {
                 changed.insert(uid, flags);
             }
-        })
-        .await
+        };
+        self.ask_apart(link, "UID FETCH", &command, is_news, hear).await
     }
 
     /// Reports what was announced while the mailbox was watched, or may be there without having been announced.
@@ -501,28 +503,23 @@ impl Opened {
         link: &mut Link,
         what: &'static str,
         command: &str,
-        mut hear: impl FnMut(Response),
+        hear: impl FnMut(Response),
     ) -> Result<(), ImapError> {
-        let (mirror, uid_next) = (&mut self.mirror, self.cursor.uid_next);
-        let hear = |response| {
-            mirror.hear(&response, uid_next);
-            hear(response);
-        };
-        link.run(what, command, hear).await?;
-        Ok(())
+        self.ask_apart(link, what, command, |_| true, hear).await
     }
 
-    /// The same for an answer that is too long to be news: what it says of flags is `hear`'s alone.
+    /// Runs a command of whose answer the mirror hears what is news; `hear` hears everything.
     async fn ask_apart(
         &mut self,
         link: &mut Link,
         what: &'static str,
         command: &str,
+        is_news: impl Fn(&Response) -> bool,
         mut hear: impl FnMut(Response),
     ) -> Result<(), ImapError> {
         let (mirror, uid_next) = (&mut self.mirror, self.cursor.uid_next);
         let hear = |response| {
-            if !matches!(response, Response::Fetch(..)) {
+            if is_news(&response) {
                 mirror.hear(&response, uid_next);
             }
             hear(response);

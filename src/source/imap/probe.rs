@@ -84,8 +84,8 @@ pub async fn probe_account(
     config: &ImapConfig,
     credentials: Option<Credentials>,
 ) -> Result<ProbeReport, ImapError> {
-    let access = Ways::new(config, credentials).access(account.clone());
-    let quirks = access.quirks(endpoint);
+    let access = Ways::new(config, credentials).access(account.clone(), &endpoint.host);
+    let quirks = access.quirks().clone();
     let began = Instant::now();
     let logged_in = log_in(endpoint, config, &access).await?;
     let login_took = began.elapsed();

@@ -123,8 +123,8 @@ impl Shared {
             let Some(endpoint) = account.imap else { continue };
             let health =
                 Health::new(account.name.clone(), Origin::Imap, self.registry.clone(), self.announcements.clone());
-            let access = ways.access(account.name.clone());
-            let allowed = access.quirks(&endpoint).connections_max.and_then(|max| u32::try_from(max.get()).ok());
+            let access = ways.access(account.name.clone(), &endpoint.host);
+            let allowed = access.quirks().connections_max.and_then(|max| u32::try_from(max.get()).ok());
             let connections_max = endpoint.connections_max.get().min(allowed.unwrap_or(u32::MAX));
             contexts.push(Arc::new(AccountContext {
                 signals: self.handle.register(&account.name),
@@ -162,9 +162,13 @@ impl Sessions {
     fn add(&mut self, account: Arc<AccountContext>, duty: Duty) {
         let config = &account.config;
         let backoff = Backoff::new(config.retry_first, config.retry_max);
+        let stop = match duty {
+            // It is wanted for as long as there are accounts.
+            Duty::Account => self.stop.clone(),
+            Duty::Mailbox(_) => self.stop.child_token(),
+        };
         let context = Arc::new(ConnectionContext::new(account, duty));
         context.report(Condition::START);
-        let stop = self.stop.child_token();
         self.start(Slot { context, backoff, was_watched: false, stop }, Duration::ZERO);
     }
 

@@ -26,7 +26,7 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(10);
 pub(super) struct Context {
     pub name: AccountName,
     pub content: Content,
-    pub endpoint: JmapEndpoint,
+    pub endpoint: Arc<JmapEndpoint>,
     pub config: Arc<JmapConfig>,
     pub event_log: EventLog,
     pub health: Arc<Health>,
