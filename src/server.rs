@@ -79,6 +79,7 @@ pub struct Server {
     config: Config,
     http: Option<TcpListener>,
     http_address: SocketAddr,
+    /// Until it runs.
     smtp: Option<(Vec<smtp::Listener>, Routing)>,
     event_log: EventLog,
     registry: Registry,
@@ -98,16 +99,12 @@ impl Server {
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let smtp = if config.smtp.enabled {
-            let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
-            let mut listeners = Vec::new();
-            for listener in config.smtp.listeners() {
-                listeners.push(receive_on(&listener).await?);
-            }
-            Some((listeners, routing))
-        } else {
-            None
-        };
+        let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
+        let mut listeners = Vec::new();
+        for listener in config.smtp.listeners() {
+            listeners.push(receive_on(&listener).await?);
+        }
+        let smtp = Some((listeners, routing));
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
@@ -133,7 +130,7 @@ impl Server {
 
     /// Where SMTP is received, unless it is switched off.
     pub fn smtp_address(&self) -> Option<SocketAddr> {
-        let (listeners, _) = self.smtp.as_ref()?;
+        let (listeners, _) = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
         Some(listeners.first().and_then(smtp::Listener::address).unwrap_or(self.config.smtp.listen))
     }
 

@@ -13,7 +13,7 @@ use postrider::event::AccountName;
 use postrider::event_log::{EventLog, OpenError};
 use postrider::registry::{Account, Credentials, ImapEndpoint};
 use postrider::source::imap::{self, ImapConfig};
-use postrider::source::smtp::{Role, SocketAddress};
+use postrider::source::smtp::SocketAddress;
 use tokio::net::TcpListener;
 
 use self::mailboxes::Found;
@@ -38,15 +38,12 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
     failed += usize::from(!report("data folder", data_folder(&data_dir, &loaded.config))?);
     super::runtime()?.block_on(async {
         failed += usize::from(!report("HTTP", port(loaded.config.http.listen).await)?);
-        if loaded.config.smtp.enabled {
-            for listener in loaded.config.smtp.listeners() {
-                let found = match &listener.listen {
-                    SocketAddress::Tcp(address) => port(*address).await,
-                    SocketAddress::Unix(path) => unix_socket(path),
-                };
-                let protocol = if listener.role == Role::Lmtp { "LMTP" } else { "SMTP" };
-                failed += usize::from(!report(protocol, found)?);
-            }
+        for listener in loaded.config.smtp.listeners() {
+            let found = match &listener.listen {
+                SocketAddress::Tcp(address) => port(*address).await,
+                SocketAddress::Unix(path) => unix_socket(path),
+            };
+            failed += usize::from(!report(listener.role.name(), found)?);
         }
         let credentials = Credentials::new(&data_dir, &loaded.config.credentials);
         for Account { name, imap, .. } in &loaded.config.account {

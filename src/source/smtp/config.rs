@@ -15,7 +15,7 @@ use super::session::Role;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SmtpConfig {
-    /// Whether to receive mail at all. Default: true.
+    /// Whether to listen on `listen`; what `listener` names is listened on all the same. Default: true.
     pub enabled: bool,
     /// Address and port to listen on. Default: `"127.0.0.1:2525"`, for programs on this machine only.
     pub listen: SocketAddr,
@@ -228,10 +228,11 @@ impl SmtpConfig {
         }
     }
 
-    /// All sockets that mail is received on; that of `listen` is the first.
+    /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.
     pub fn listeners(&self) -> impl Iterator<Item = ListenerConfig> + '_ {
-        let first = ListenerConfig { role: Role::Smtp, listen: SocketAddress::Tcp(self.listen), mode: Mode::default() };
-        std::iter::once(first).chain(self.listener.iter().cloned())
+        let listen = SocketAddress::Tcp(self.listen);
+        let first = ListenerConfig { role: Role::Smtp, listen, mode: Mode::default() };
+        self.enabled.then_some(first).into_iter().chain(self.listener.iter().cloned())
     }
 
     /// The name in the greeting.
@@ -277,6 +278,9 @@ mod tests {
             let err = toml::from_str::<SmtpConfig>(&format!("[[listener]]\n{wrong}")).unwrap_err().to_string();
             assert!(["Unix socket", "octal", "role"].iter().any(|word| err.contains(word)), "{err}");
         }
+        let only_lmtp = "enabled = false\n[[listener]]\nrole = 'lmtp'\nlisten = '/x'";
+        let only_lmtp = toml::from_str::<SmtpConfig>(only_lmtp).unwrap();
+        assert_eq!(only_lmtp.listeners().map(|listener| listener.role).collect::<Vec<_>>(), [Role::Lmtp]);
         let on_25 = "[[listener]]\nrole = 'lmtp'\nlisten = '0.0.0.0:25'";
         assert_eq!(toml::from_str::<SmtpConfig>(on_25).unwrap().check(), Err(SmtpConfigError::LmtpPort));
     }

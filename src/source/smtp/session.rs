@@ -41,6 +41,14 @@ pub enum Role {
 }
 
 impl Role {
+    /// `SMTP` or `LMTP`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "SMTP",
+            Self::Lmtp => "LMTP",
+        }
+    }
+
     /// Whether each recipient's delivery has a reply of its own.
     fn replies_for_each(self) -> bool {
         self == Self::Lmtp
