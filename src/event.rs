@@ -26,7 +26,8 @@ pub enum EventKind {
     /// A message was put into a mailbox that is no new mail: a copy of one that is known, or a draft or sent message
     /// that a mail program stored (RFC 5423 §4.1).
     MessageAppend,
-    /// A message was moved here from another mailbox: `data.from` from IMAP, else `old_mailbox` where that is known.
+    /// A message was moved here from another mailbox: `old_mailbox`, where that is known. From IMAP `data.old_uid` and
+    /// `data.old_uid_validity` say which one it was there.
     MessageMove,
     /// Messages were removed.
     MessageExpunge,
@@ -42,9 +43,9 @@ pub enum EventKind {
     MailboxCreate,
     /// A mailbox was deleted.
     MailboxDelete,
-    /// A mailbox was renamed; `old_mailbox` (from IMAP `data.old_mailbox`) is its old name.
+    /// A mailbox was renamed; `old_mailbox` is its old name.
     MailboxRename,
-    /// More mail came while nobody watched than is announced one by one.
+    /// More mail came at once, or while nobody watched, than is announced one by one.
     MailboxOverflow,
     /// UIDVALIDITY changed: what was known of the mailbox's UIDs is void.
     MailboxReset,

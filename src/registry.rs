@@ -4,6 +4,7 @@
 //! API and the page read it. It does not know how a mailbox is watched.
 
 mod account;
+mod changes;
 mod credentials;
 mod jmap_endpoint;
 mod password;
@@ -12,6 +13,7 @@ mod proxy;
 mod state;
 
 pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
+pub use changes::AccountChanges;
 pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
 pub use jmap_endpoint::{JmapEndpoint, JmapUrlError};
 pub use password::{PasswordError, PasswordSource};

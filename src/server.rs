@@ -166,7 +166,7 @@ impl Server {
             let receiver = smtp::Receiver::new(config, routing, self.event_log.clone(), &self.metrics);
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
-        sources.watch(&self.config).await;
+        sources.watch(None, &self.config).await;
         let router = self.router(&streams, &upgraded);
         let (http, http_config) = (self.http.take(), self.config.http.clone());
         let serving = async {
@@ -200,8 +200,9 @@ impl Server {
         while hub.join_next().await.is_some() {}
     }
 
-    /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. The rest is
-    /// named and waits for a restart.
+    /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. Accounts that
+    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. The rest is named and
+    /// waits for a restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
@@ -211,8 +212,8 @@ impl Server {
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
         }
+        sources.watch(Some(&self.config), &config).await;
         (self.config.account, self.config.imap, self.config.jmap) = (config.account, config.imap, config.jmap);
-        sources.watch(&self.config).await;
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 

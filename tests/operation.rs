@@ -16,6 +16,8 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use support::dovecot::{Dovecot, PASSWORD};
+use support::imap_model::{BASIC, Store};
+use support::misbehaving_imap::{Fault, MisbehavingImap};
 use support::server::{Options, Server};
 use support::{eventually, within};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -183,6 +185,38 @@ async fn a_reload_takes_what_it_can_and_says_what_it_cannot() {
     said(&["changed settings that need a restart", "[http]", "log.format"]).await;
     are(&["alice connected"]).await;
     server.publish("t", &json!("it goes on")).await;
+}
+
+#[tokio::test]
+async fn a_reload_leaves_accounts_alone_that_stay_as_they_are() {
+    let imap = MisbehavingImap::start(&Store::default(), BASIC, Fault::None).await;
+    let port = imap.account(&["INBOX"]).imap.and_then(|imap| imap.port).expect("a port");
+    let account = |name: &str| {
+        format!(
+            "[[account]]\nname = \"{name}\"\n[account.imap]\nhost = \"127.0.0.1\"\nport = {port}\nsecurity = \"none\"\n\
+             username = \"{name}\"\npassword_command = [\"echo\", \"secret\"]\n"
+        )
+    };
+    let (alice, bob) = (account("alice"), account("bob"));
+    let server = Server::with(Options { config: alice.clone(), ..Options::default() }).await;
+    let idling = async |count: usize| eventually("IDLE", || async { (imap.idling() == count).then_some(()) }).await;
+    let reload = async |text: String| {
+        fs::write(&server.config, text).expect("a file");
+        server.signal("HUP").await;
+    };
+    idling(1).await;
+    reload(format!("{alice}{bob}")).await;
+    idling(2).await;
+    assert_eq!(imap.connections(), 2, "alice's connection is the one that it was");
+    reload(alice.clone()).await;
+    idling(1).await;
+    reload(format!("[log]\nfilter = \"debug\"\n{alice}{bob}")).await;
+    idling(2).await;
+    assert_eq!(imap.connections(), 3, "alice's connection is the one that it was");
+    // What counts for all of them takes a new start.
+    reload(format!("[imap]\nidle_renew = \"3m\"\n{alice}{bob}")).await;
+    eventually("new connections", || async { (imap.connections() == 5).then_some(()) }).await;
+    idling(2).await;
 }
 
 #[tokio::test]

@@ -128,12 +128,19 @@ impl Registry {
     pub fn replace(&self, accounts: &[Account]) {
         self.lock().retain(|name, _| accounts.iter().any(|account| account.name == *name));
         for account in accounts {
-            let known = self.lock().get(&account.name).map(|status| (status.state, status.since));
+            let known = self.lock().get(&account.name).cloned();
             self.insert(account);
             if let (Some(status), Some(known)) = (self.lock().get_mut(&account.name), known) {
-                (status.state, status.since) = known;
+                (status.state, status.since) = (known.state, known.since);
+                (status.reason, status.retry_at) = (known.reason, known.retry_at);
             }
         }
+    }
+
+    /// Whether an account's source failed, and waits to try again or for a person.
+    pub fn is_ailing(&self, name: &AccountName) -> bool {
+        let failed = [AccountState::ConnectError, AccountState::AuthenticationError];
+        self.lock().get(name).is_some_and(|status| failed.contains(&status.state))
     }
 
     /// Records that an account's source changed state. An account that is not known is not added.

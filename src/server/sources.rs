@@ -1,11 +1,12 @@
 //! The sources while the server runs: what was started for which configuration, so that it can be changed and ended.
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::event_log::EventLog;
-use crate::registry::Registry;
+use crate::registry::{Account, AccountChanges, Registry};
 use crate::source::imap::{self, WatcherHandle};
 use crate::source::jmap;
 
@@ -14,27 +15,25 @@ pub(super) struct Sources {
     event_log: EventLog,
     registry: Registry,
     /// How others speak to the watchers, whichever are running.
-    watcher: WatcherHandle,
+    handle: WatcherHandle,
     stop: CancellationToken,
     tasks: JoinSet<()>,
-    watchers: Watchers,
+    imap: Watcher,
+    jmap: Watcher,
 }
 
-/// The IMAP and JMAP watchers of one configuration.
-struct Watchers {
+/// The watcher of all accounts of one kind; it may not be running.
+struct Watcher {
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    changes: Option<mpsc::Sender<AccountChanges>>,
 }
 
 impl Sources {
-    pub(super) fn new(
-        event_log: EventLog,
-        registry: Registry,
-        watcher: WatcherHandle,
-        stop: CancellationToken,
-    ) -> Self {
-        let watchers = Watchers { stop: stop.child_token(), tasks: JoinSet::new() };
-        Self { event_log, registry, watcher, stop, tasks: JoinSet::new(), watchers }
+    pub(super) fn new(event_log: EventLog, registry: Registry, handle: WatcherHandle, stop: CancellationToken) -> Self {
+        let watcher = || Watcher { stop: stop.child_token(), tasks: JoinSet::new(), changes: None };
+        let (imap, jmap) = (watcher(), watcher());
+        Self { event_log, registry, handle, stop, tasks: JoinSet::new(), imap, jmap }
     }
 
     /// Adds a source that ends with the others.
@@ -42,38 +41,76 @@ impl Sources {
         self.tasks.spawn(source);
     }
 
-    /// Ends the watchers of the old configuration, and starts those of the new one: they catch up from where the old
-    /// ones stood.
-    pub(super) async fn watch(&mut self, config: &Config) {
-        self.watchers.stop.cancel();
-        drain(&mut self.watchers.tasks).await;
-        self.watchers.stop = self.stop.child_token();
-        let watched: Vec<_> = config.account.iter().filter(|account| account.imap.is_some()).cloned().collect();
-        if !watched.is_empty() {
-            let (log, registry) = (self.event_log.clone(), self.registry.clone());
-            let watching = imap::watch(
-                watched,
-                config.imap.clone(),
-                log,
-                registry,
-                self.watcher.clone(),
-                self.watchers.stop.clone(),
-            );
-            self.watchers.tasks.spawn(watching);
-        }
-        let watched: Vec<_> = config.account.iter().filter(|account| account.jmap.is_some()).cloned().collect();
-        if !watched.is_empty() {
-            let (log, registry) = (self.event_log.clone(), self.registry.clone());
-            let watching = jmap::watch(watched, config.jmap.clone(), log, registry, self.watchers.stop.clone());
-            self.watchers.tasks.spawn(watching);
-        }
+    /// Watches the accounts of the new configuration, instead of those of the old one if there was one. Whoever is the
+    /// same in both goes on undisturbed, unless the section of its source has changed; the others catch up from where
+    /// they stood.
+    pub(super) async fn watch(&mut self, old: Option<&Config>, new: &Config) {
+        let (log, registry) = (self.event_log.clone(), self.registry.clone());
+        let by_imap = |config| accounts(config, |account| account.imap.is_some());
+        let old_imap = old.filter(|old| old.imap == new.imap);
+        let changes = self.imap.changes(old_imap.map(by_imap), by_imap(new), &registry).await;
+        let (section, handle) = (new.imap.clone(), self.handle.clone());
+        let start = |changes, stop| imap::watch(section, log.clone(), registry.clone(), handle, changes, stop);
+        self.imap.take(changes, &self.stop, start).await;
+
+        let by_jmap = |config| accounts(config, |account| account.jmap.is_some());
+        let old_jmap = old.filter(|old| old.jmap == new.jmap);
+        let changes = self.jmap.changes(old_jmap.map(by_jmap), by_jmap(new), &registry).await;
+        let section = new.jmap.clone();
+        let start = |changes, stop| jmap::watch(section, log.clone(), registry.clone(), changes, stop);
+        self.jmap.take(changes, &self.stop, start).await;
     }
 
     /// Waits until all have ended; their token was cancelled.
     pub(super) async fn ended(&mut self) {
-        drain(&mut self.watchers.tasks).await;
+        drain(&mut self.imap.tasks).await;
+        drain(&mut self.jmap.tasks).await;
         drain(&mut self.tasks).await;
     }
+}
+
+impl Watcher {
+    /// What is to change. Without `old` accounts that it could go on with, it ends first.
+    async fn changes<'a>(
+        &mut self,
+        old: Option<impl Iterator<Item = &'a Account>>,
+        new: impl Iterator<Item = &'a Account>,
+        registry: &Registry,
+    ) -> AccountChanges {
+        let is_running = self.changes.as_ref().is_some_and(|changes| !changes.is_closed());
+        let old = old.filter(|_| is_running);
+        if old.is_none() {
+            self.stop.cancel();
+            self.changes = None;
+            drain(&mut self.tasks).await;
+        }
+        AccountChanges::between(old.into_iter().flatten(), new, |name| registry.is_ailing(name))
+    }
+
+    /// Hands the changes to what is running, or starts it for them.
+    async fn take<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        changes: AccountChanges,
+        stop: &CancellationToken,
+        start: impl FnOnce(mpsc::Receiver<AccountChanges>, CancellationToken) -> F,
+    ) {
+        if changes.is_empty() {
+            return;
+        }
+        let sender = self.changes.get_or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel(1);
+            self.stop = stop.child_token();
+            self.tasks.spawn(start(receiver, self.stop.clone()));
+            sender
+        });
+        if sender.send(changes).await.is_err() {
+            tracing::error!("the accounts' watcher has failed, reload again; please report this as a bug");
+        }
+    }
+}
+
+fn accounts(config: &Config, is_meant: fn(&Account) -> bool) -> impl Iterator<Item = &Account> {
+    config.account.iter().filter(move |account| is_meant(account))
 }
 
 async fn drain(tasks: &mut JoinSet<()>) {

@@ -59,6 +59,7 @@ mod socket;
 mod structure;
 mod supervisor;
 mod tls;
+mod tls_stream;
 mod uid_text;
 mod wants;
 

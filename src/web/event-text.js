@@ -50,13 +50,12 @@ function flags(verb, event) {
 }
 
 function moved(event) {
-  // IMAP says it in `data`, other sources in the event itself.
-  const from = event.data?.from?.mailbox ?? event.old_mailbox;
+  const from = event.old_mailbox;
   return from ? `Moved here from ${from}` : "Moved here";
 }
 
 function renamed(event) {
-  const old = event.data?.old_mailbox ?? event.old_mailbox;
+  const old = event.old_mailbox;
   return old ? `Mailbox ${old} is called ${event.mailbox} now` : `Mailbox ${event.mailbox} was renamed`;
 }
 

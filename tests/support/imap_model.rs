@@ -116,6 +116,11 @@ impl Store {
         self.changed.send_replace(());
     }
 
+    pub fn delete(&self, name: &str) {
+        self.lock().mailboxes.retain(|mailbox| mailbox.name != name);
+        self.changed.send_replace(());
+    }
+
     /// A new message arrives; returns its UID.
     pub fn deliver(&self, mailbox: &str, subject: &str) -> u32 {
         let id = {

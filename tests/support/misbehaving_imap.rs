@@ -36,6 +36,31 @@ pub enum Trouble {
     Text(Vec<u8>),
     /// This is said, and then so many octets, and nothing after them.
     Flood(String, usize),
+    /// Part of the response is said, and nothing after it.
+    Halt(Part),
+}
+
+/// How much of a response is said.
+#[derive(Debug, Clone, Copy)]
+pub enum Part {
+    /// All before the middle.
+    Half,
+    /// A few octets of its literal, or its first octet where it has none.
+    Literal,
+    /// All but the line feed.
+    NearlyAll,
+}
+
+impl Part {
+    fn of(self, response: &str) -> &[u8] {
+        let octets = response.as_bytes();
+        let end = match self {
+            Self::Half => octets.len() / 2,
+            Self::Literal => response.find("}\r\n").map_or(1, |at| at + 6),
+            Self::NearlyAll => octets.len() - 1,
+        };
+        &octets[..end]
+    }
 }
 
 /// Given the client's line and the answer by the book, the answer that is sent instead, if this is the place for it.
@@ -77,6 +102,16 @@ impl fmt::Debug for Fault {
             Self::Rewrite(..) => f.write_str("other answers"),
         }
     }
+}
+
+/// Whether a line of the client's is this command, in upper case.
+pub fn is(line: &str, command: &str) -> bool {
+    line.split_once(' ').is_some_and(|(_, rest)| rest.to_ascii_uppercase().starts_with(command))
+}
+
+/// The tag of a line of the client's.
+pub fn tag(line: &str) -> &str {
+    line.split(' ').next().unwrap()
 }
 
 /// A running server.
@@ -135,6 +170,10 @@ impl MisbehavingImap {
     /// How often the fault struck.
     pub fn struck(&self) -> usize {
         self.shared.struck.load(Ordering::Relaxed)
+    }
+
+    pub fn is_faulty(&self) -> bool {
+        !matches!(self.shared.fault, Fault::None) || self.shared.greeting.is_some()
     }
 
     /// From now on all is well.
@@ -300,6 +339,9 @@ impl<S: AsyncRead + AsyncWrite> Voice<S> {
     async fn say(&mut self, responses: &[String]) -> ControlFlow<()> {
         for response in responses {
             if let Some(trouble) = self.shared.trouble_at_response() {
+                if let Trouble::Halt(part) = trouble {
+                    self.write(part.of(response)).await?;
+                }
                 // Nothing is read while it speaks: a stall lasts until the test or the client ends.
                 self.trouble(&trouble, None, &mut tokio::io::empty()).await?;
             }
@@ -316,7 +358,7 @@ impl<S: AsyncRead + AsyncWrite> Voice<S> {
     ) -> ControlFlow<()> {
         let tag = line.and_then(|line| line.split(' ').next()).unwrap_or("*");
         match trouble {
-            Trouble::Stall => {
+            Trouble::Stall | Trouble::Halt(_) => {
                 let mut rest = Vec::new();
                 if line.is_some() {
                     drop(reader.read_to_end(&mut rest).await);

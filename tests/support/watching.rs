@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use postrider::event::{Event, EventKind};
 use postrider::event_log::{EventLog, EventLogConfig, Tail};
-use postrider::registry::{Account, AccountState, AccountStatus, Registry};
+use postrider::registry::{Account, AccountChanges, AccountState, AccountStatus, Registry};
 use postrider::source::imap::{self, ImapConfig, WatcherHandle};
 use postrider::source::jmap::{self, JmapConfig};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +21,16 @@ pub struct Watching {
     pub handle: WatcherHandle,
     tail: Tail,
     waiting: Vec<Event>,
+    changes: mpsc::Sender<AccountChanges>,
     stop: CancellationToken,
     task: JoinSet<()>,
+}
+
+/// A channel that brings these accounts.
+fn come(accounts: &[Account]) -> (mpsc::Sender<AccountChanges>, mpsc::Receiver<AccountChanges>) {
+    let (sender, receiver) = mpsc::channel(1);
+    sender.try_send(AccountChanges { come: accounts.to_vec(), ..AccountChanges::default() }).unwrap();
+    (sender, receiver)
 }
 
 /// The defaults, with short pauses after failures.
@@ -37,10 +46,9 @@ impl Watching {
         let tail = event_log.tail();
         let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
         let mut task = JoinSet::new();
-        let watch =
-            imap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), handle.clone(), stop.clone());
-        task.spawn(watch);
-        Self { event_log, registry, handle, tail, waiting: Vec::new(), stop, task }
+        let (changes, receiver) = come(accounts);
+        task.spawn(imap::watch(config, event_log.clone(), registry.clone(), handle.clone(), receiver, stop.clone()));
+        Self { event_log, registry, handle, tail, waiting: Vec::new(), changes, stop, task }
     }
 
     /// The same for accounts that are watched by JMAP.
@@ -50,8 +58,9 @@ impl Watching {
         let tail = event_log.tail();
         let (stop, handle) = (CancellationToken::new(), WatcherHandle::default());
         let mut task = JoinSet::new();
-        task.spawn(jmap::watch(accounts.to_vec(), config, event_log.clone(), registry.clone(), stop.clone()));
-        Self { event_log, registry, handle, tail, waiting: Vec::new(), stop, task }
+        let (changes, receiver) = come(accounts);
+        task.spawn(jmap::watch(config, event_log.clone(), registry.clone(), receiver, stop.clone()));
+        Self { event_log, registry, handle, tail, waiting: Vec::new(), changes, stop, task }
     }
 
     /// The same, once all accounts are watched and have said so.
@@ -61,6 +70,13 @@ impl Watching {
             watching.until(EventKind::AccountUp).await;
         }
         watching
+    }
+
+    /// The accounts are others from now on.
+    pub async fn reload(&self, old: &[Account], new: &[Account]) {
+        let changes = AccountChanges::between(old, new, |name| self.registry.is_ailing(name));
+        self.registry.replace(new);
+        self.changes.send(changes).await.unwrap();
     }
 
     /// The next event.

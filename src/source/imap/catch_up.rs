@@ -14,8 +14,9 @@ use super::error::ImapError;
 use super::fetch::internal_date;
 use super::flags::KnownFlags;
 use super::link::{Examined, Link};
-use super::opened::{BATCH, Opened, Settled};
-use super::protocol::{Fetched, UidSet};
+use super::opened::{BATCH, Opened, Settled, unanswered};
+use super::protocol::{Fetched, StatusItems, UidSet};
+use super::refusal::Refusal;
 use super::report::Report;
 use crate::event::Counts;
 
@@ -33,8 +34,8 @@ impl Opened {
         let checkpoint = link.account().event_log.checkpoint(&mailbox.checkpoint_key).await?;
         let stored = Stored::parse(checkpoint.as_deref());
         let examined = match link.examine(mailbox, stored.cursor()).await {
-            Err(err @ ImapError::Mailbox { .. }) if stored == Stored::Nothing => {
-                Self::note_end(link, mailbox).await?;
+            Err(err @ ImapError::Mailbox { refusal, .. }) if stored == Stored::Nothing => {
+                Self::note_end(link, mailbox, refusal).await?;
                 return Err(err);
             }
             examined => examined?,
@@ -46,7 +47,7 @@ impl Opened {
         });
         let resume = stored.resume(uid_validity);
         let cursor = match &stored {
-            Stored::At(cursor) if resume == Resume::GoOn => (**cursor).clone(),
+            Stored::At(cursor) if resume == Resume::GoOn => Cursor { uid_validity, ..(**cursor).clone() },
             // What came to a mailbox that was made while the account was watched is new.
             _ => Cursor::at(uid_validity, 1),
         };
@@ -70,21 +71,22 @@ impl Opened {
 
     /// Notes where a mailbox ends that was never opened and cannot be now: what comes until it can be is new, although
     /// nobody has seen what was there before.
-    async fn note_end(link: &mut Link, mailbox: &Mailbox) -> Result<(), ImapError> {
-        let items = match link.status(&mailbox.name, |_| {}).await {
-            Ok(items) => items,
-            // Where it ends is then what it ends with when it is opened.
-            Err(ImapError::Refused { text, .. }) => {
-                debug!(mailbox = %mailbox.name, %text, "no STATUS of a mailbox that is not opened");
+    async fn note_end(link: &mut Link, mailbox: &Mailbox, refusal: Refusal) -> Result<(), ImapError> {
+        let mut end = Cursor::before_all();
+        if refusal != Refusal::NoMailbox {
+            let items = match link.status(&mailbox.name, |_| {}).await {
+                Ok(items) => items,
+                Err(ImapError::Refused { .. }) => StatusItems::default(),
+                Err(err) => return Err(err),
+            };
+            let (Some(uid_validity @ 1..), Some(uid_next @ 1..)) = (items.uid_validity, items.uid_next) else {
+                debug!(mailbox = %mailbox.name, "nothing is known of a mailbox that is not opened");
                 return Ok(());
-            }
-            Err(err) => return Err(err),
-        };
-        let (Some(uid_validity @ 1..), Some(uid_next @ 1..)) = (items.uid_validity, items.uid_next) else {
-            return Ok(());
-        };
-        let (account, counts) = (link.account().clone(), Counts { messages: items.messages, unseen: items.unseen });
-        Report::new(&account, mailbox).commit(&mut Cursor::at(uid_validity, uid_next), counts).await
+            };
+            end = Cursor::at(uid_validity, uid_next);
+        }
+        let no_event = Counts { messages: None, unseen: None };
+        Report::new(&link.account().clone(), mailbox).commit(&mut end, no_event).await
     }
 
     /// UIDNEXT may be missing (RFC 3501 §7.3.1 made it optional).
@@ -98,7 +100,7 @@ impl Opened {
             Ok(_) | Err(ImapError::Refused { .. }) => {}
             Err(err) => return Err(err),
         }
-        let newest = self.search(link, "UID *").await?;
+        let newest = self.search(link, "UID *").await?.ok_or_else(unanswered)?;
         Ok(newest.last().map_or(1, |uid| uid.saturating_add(1)))
     }
 
@@ -120,33 +122,39 @@ impl Opened {
         Ok(())
     }
 
-    /// Finds out what has to be known for later changes to be recognised, as far as it is not known.
+    /// Finds out what has to be known for later changes to be recognised, as far as it is not known. What the server
+    /// gives no answer to stays unknown until the mailbox is opened the next time.
     async fn learn(&mut self, link: &mut Link) -> Result<(), ImapError> {
         let below = self.below_next();
         let follows = self.cursor.flags.as_ref().map(|flags| flags.follows_all());
         if !link.wants.any_flags() {
             self.cursor.flags = None;
         } else if follows != Some(link.wants.all_flags()) {
-            let unseen = if below.is_empty() { UidSet::new() } else { self.search(link, "UNSEEN").await? };
-            let mut flags = KnownFlags::new(unseen.intersection(&below), link.wants.all_flags());
-            self.cursor.flags = Some(Box::new(flags.clone()));
-            if link.wants.all_flags() && !below.is_empty() {
-                let mut now = BTreeMap::new();
-                self.compare_flags(link, &mut now).await?;
-                for (uid, names) in &now {
-                    flags.learn(*uid, names);
-                }
-                self.cursor.flags = Some(Box::new(flags));
-            }
+            self.learn_flags(link, &below).await?;
         }
         // With QRESYNC the server tells the UIDs of what is gone.
         if !link.wants.expunge || link.qresync {
             self.cursor.present = None;
         } else if self.cursor.present.is_none() {
-            let all = if self.mirror.exists() == 0 { UidSet::new() } else { self.search(link, "ALL").await? };
-            let present = all.intersection(&below);
-            self.cursor.present = Some(present.clone());
-            self.mirror.keep(present);
+            let all = if self.mirror.exists() == 0 { Some(UidSet::new()) } else { self.search(link, "ALL").await? };
+            self.cursor.present = all.map(|all| all.intersection(&below));
+            if let Some(present) = self.cursor.present.clone() {
+                self.mirror.keep(present);
+            }
+        }
+        Ok(())
+    }
+
+    async fn learn_flags(&mut self, link: &mut Link, below: &UidSet) -> Result<(), ImapError> {
+        let unseen = if below.is_empty() { Some(UidSet::new()) } else { self.search(link, "UNSEEN").await? };
+        let follows_all = link.wants.all_flags();
+        self.cursor.flags = unseen.map(|unseen| Box::new(KnownFlags::new(unseen.intersection(below), follows_all)));
+        if follows_all && !below.is_empty() {
+            let mut now = BTreeMap::new();
+            self.compare_flags(link, &mut now).await?;
+            for (uid, names) in now {
+                self.cursor.flags.as_mut().map(|flags| flags.learn(uid, &names));
+            }
         }
         Ok(())
     }
@@ -177,8 +185,7 @@ impl Opened {
         self.ask_for_changes(link, mod_seq).await?;
         self.settle_changes(link).await?;
         if !new.is_empty() {
-            let newest_max = link.account().config.catch_up_max.get();
-            let settled = self.report_listed(link, &new, Some(newest_max)).await?;
+            let settled = self.report_listed(link, &new).await?;
             if settled != Settled::Done {
                 return Ok(settled);
             }
@@ -269,12 +276,12 @@ impl Opened {
             return Ok(());
         }
         let wanted = link.wanted();
-        let range = format!("{first}:{}", self.cursor.uid_next.saturating_sub(1));
+        let range = UidSet::of_range(first, self.cursor.uid_next.saturating_sub(1));
         let uid_next = std::mem::replace(&mut self.cursor.uid_next, first);
         let messages = self.fetch(link, &wanted, &range, wanted.items()).await;
         self.cursor.uid_next = uid_next;
         let account = link.account().clone();
-        for (uid, message) in messages?.into_iter().filter(|(uid, _)| *uid < uid_next) {
+        for (uid, message) in messages? {
             let received = message.internal_date.as_deref().and_then(internal_date);
             if received.is_none_or(|at| at.as_second() < since) {
                 continue;

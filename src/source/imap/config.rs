@@ -17,8 +17,8 @@ pub struct ImapConfig {
     /// Pause between questions for new mail where the server has no usable IDLE. Default: `"1m"`.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
-    /// Messages that came to one mailbox while nobody watched and that are announced one by one, the newest; one
-    /// `MailboxOverflow` stands for older ones. Default: 200.
+    /// New messages of one mailbox that are found at once, mostly since nobody watched, and that are announced one by
+    /// one, the newest; one `MailboxOverflow` stands for older ones. Default: 200.
     pub catch_up_max: NonZeroUsize,
     /// Connections to one host that are being set up at the same time. Default: 4.
     pub connects_per_host_max: NonZeroUsize,

@@ -37,7 +37,7 @@ pub(super) struct Connection {
     /// Goes out before the next command, in the same segment.
     queued: Line,
     /// An IDLE that was ended and not answered yet.
-    ending: Option<EndingIdle>,
+    ending: Option<Box<EndingIdle>>,
     unreadable: u64,
     asides: Option<Box<Asides>>,
 }
@@ -166,6 +166,10 @@ impl Connection {
                 self.unreadable += 1;
                 METRICS.unreadable.inc();
             }
+            Response::Search(result) if result.is_broken => {
+                self.unreadable += 1;
+                METRICS.unreadable.inc();
+            }
             Response::Unreadable => {
                 self.unreadable += 1;
                 METRICS.unreadable.inc();
@@ -230,7 +234,7 @@ impl Connection {
     /// of IDLE. Saves a round trip where it counts.
     pub(super) fn queue_done(&mut self, tag: String, limit: Duration) {
         command::extend(&mut self.queued, b"DONE\r\n");
-        self.ending = Some(EndingIdle { tag, answer_by: Instant::now() + limit, limit });
+        self.ending = Some(Box::new(EndingIdle { tag, answer_by: Instant::now() + limit, limit }));
     }
 
     /// Ends the IDLE with this tag, and waits for its answer.
@@ -425,6 +429,39 @@ mod tests {
         drop(peer);
         let outcome = connection.run("UID FETCH 4 (UID)", PATIENCE, drop).await;
         assert!(matches!(outcome, Err(ImapError::Closed | ImapError::Io(_))), "{outcome:?}");
+    }
+
+    /// Whatever was said before: an answer without its end is none, and nothing is waited for past the deadline.
+    #[tokio::test(start_paused = true)]
+    async fn after_any_octet_the_end_is_an_error_and_silence_ends_in_time() {
+        let responses = [
+            "* 2 EXISTS\r\n",
+            "* 1 FETCH (UID 4 BODY[1] {11}\r\nfirst\r\ntwo\r FLAGS (\\Seen))\r\n",
+            "+ x\r\n",
+            "p1 OK a\r\n",
+        ];
+        let answer = responses.concat();
+        for len in 0..answer.len() {
+            for is_silent in [true, false] {
+                let (mut connection, mut peer) = pair().await;
+                says(&mut peer, &answer[..len]).await;
+                if !is_silent {
+                    peer.shutdown().await.unwrap();
+                }
+                let (begun, mut heard) = (Instant::now(), 0);
+                let outcome = connection.run("UID FETCH 4 (UID)", PATIENCE, |_| heard += 1).await.unwrap_err();
+                let waited = begun.elapsed();
+                let ends =
+                    responses.iter().scan(0, |end, response| Some(std::mem::replace(end, *end + response.len())));
+                assert_eq!(heard, ends.skip(1).filter(|&end| end <= len).count(), "after {len}");
+                if is_silent {
+                    assert!(matches!(outcome, ImapError::Timeout("a test", SOON)), "after {len}: {outcome:?}");
+                    assert!(waited >= SOON && waited < SOON + Duration::from_millis(10), "after {len}: {waited:?}");
+                } else {
+                    assert!(matches!(outcome, ImapError::Closed) && waited < SOON, "after {len}: {outcome:?}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -49,8 +49,8 @@ pub(super) struct AccountContext {
     pub connections_max: AtomicU32,
     /// Whether messages may come from one watched mailbox to another.
     pub several_mailboxes: AtomicBool,
-    /// Names of the mailboxes that have connections of their own, besides the first connection's.
-    pub hot: Mutex<Vec<String>>,
+    /// The mailboxes that have connections of their own, besides the first connection's.
+    pub hot: Mutex<Vec<Arc<Mailbox>>>,
     /// A mailbox has lost its connection: the first connection is to deal anew.
     pub relist: AtomicBool,
 }
@@ -199,14 +199,17 @@ impl AccountContext {
         logged_in
     }
 
-    /// Names of the mailboxes that have connections of their own, besides the first connection's.
-    pub(super) fn hot(&self) -> Vec<String> {
+    /// The mailboxes that have connections of their own, besides the first connection's.
+    pub(super) fn hot(&self) -> Vec<Arc<Mailbox>> {
         self.hot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_hot(&self, mailboxes: &[Arc<Mailbox>]) {
-        let names = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
-        *self.hot.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    /// Has these mailboxes watched on connections of their own, and no others.
+    pub(super) async fn set_hot(self: &Arc<Self>, mailboxes: Vec<Arc<Mailbox>>) {
+        self.hot.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&mailboxes);
+        let request = ConnectionRequest::Watch(self.clone(), mailboxes);
+        // The supervisor is there as long as its connections are.
+        let _gone = self.connections.send(request).await.is_err();
     }
 
     /// Whether it is worth knowing which messages were seen where.
@@ -291,7 +294,7 @@ impl ConnectionContext {
     pub(super) fn give_up(&self) -> bool {
         let Duty::Mailbox(mailbox) = &self.duty else { return false };
         let account = &self.account;
-        account.hot.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| *name != mailbox.name);
+        account.hot.lock().unwrap_or_else(PoisonError::into_inner).retain(|hot| hot.name != mailbox.name);
         account.relist.store(true, Ordering::Relaxed);
         account.signals.wake.notify_waiters();
         true

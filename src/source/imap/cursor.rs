@@ -84,6 +84,15 @@ impl Cursor {
         }
     }
 
+    /// A position in a mailbox that does not exist: all that it will ever hold comes after it.
+    pub(super) fn before_all() -> Self {
+        Self::at(0, 1)
+    }
+
+    fn is_before_all(&self) -> bool {
+        (self.uid_validity, self.uid_next) == (0, 1)
+    }
+
     /// Moves past everything up to and including `uid`.
     pub(super) fn advance(&mut self, uid: u32) {
         self.uid_next = self.uid_next.max(uid.saturating_add(1));
@@ -168,7 +177,7 @@ impl Stored {
     pub(super) fn resume(&self, uid_validity: u32) -> Resume {
         match self {
             Self::Nothing => Resume::Baseline,
-            Self::At(cursor) if cursor.uid_validity == uid_validity => Resume::GoOn,
+            Self::At(cursor) if cursor.uid_validity == uid_validity || cursor.is_before_all() => Resume::GoOn,
             Self::At(_) | Self::Unreadable => Resume::Reset,
         }
     }
@@ -197,17 +206,20 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `newest_max` is `None` where nothing is skipped.
-    pub(super) fn new(found: &UidSet, newest_max: Option<usize>) -> Self {
-        let count = found.len() as usize;
-        let surplus = newest_max.map_or(0, |max| count.saturating_sub(max));
+    /// At most the `newest_max` newest are announced one by one.
+    pub(super) fn new(found: &UidSet, newest_max: usize) -> Self {
+        let surplus = (found.len() as usize).saturating_sub(newest_max);
         Self { uids: found.iter().skip(surplus).collect(), skipped: found.iter().take(surplus).collect() }
     }
 }
 
-/// Rising UIDs as a sequence set (RFC 9051 §9): `4,7:9`.
-pub(super) fn sequence_set(uids: &[u32]) -> String {
-    uids.iter().copied().collect::<UidSet>().to_string()
+/// UIDs as a sequence set (RFC 9051 §9): `4,7:9`, and `12:*` for all from 12 on.
+pub(super) fn sequence_set(uids: &UidSet) -> String {
+    let set = uids.to_string();
+    match set.strip_suffix(&format!(":{}", u32::MAX)) {
+        Some(begin) => format!("{begin}:*"),
+        None => set,
+    }
 }
 
 #[cfg(test)]
@@ -223,6 +235,8 @@ mod tests {
         assert_eq!(stored.resume(1), Resume::GoOn);
         assert_eq!(stored.resume(2), Resume::Reset);
         assert_eq!(Stored::parse(Some("?")).resume(1), Resume::Reset);
+        let absent = Stored::parse(Some(&Cursor::before_all().to_checkpoint()));
+        assert_eq!(absent.resume(1), Resume::GoOn, "what did not exist has no UIDVALIDITY to lose");
     }
 
     #[test]
@@ -238,6 +252,18 @@ mod tests {
         let name = |text| AccountName::parse(text).unwrap();
         assert_eq!(checkpoint_key(&name("alice"), "Lists/rust"), "imap/alice/Lists%2Frust");
         assert_ne!(checkpoint_key(&name("a/b"), "c"), checkpoint_key(&name("a"), "b/c"));
+    }
+
+    #[test]
+    fn sets_of_uids_are_written_as_servers_read_them() {
+        let of = |ranges: &[(u32, u32)]| {
+            let mut uids = UidSet::new();
+            ranges.iter().for_each(|(first, last)| uids.insert_range(*first, *last));
+            sequence_set(&uids)
+        };
+        assert_eq!(of(&[(4, 4), (7, 9)]), "4,7:9");
+        assert_eq!(of(&[(12, u32::MAX)]), "12:*");
+        assert_eq!(of(&[(u32::MAX, u32::MAX)]), u32::MAX.to_string());
     }
 
     #[test]
@@ -260,13 +286,13 @@ mod tests {
         #[test]
         fn every_uid_is_announced_or_skipped(
             found in proptest::collection::btree_set(1_u32..500, 0..300),
-            max in proptest::option::of(1_usize..100),
+            max in 1_usize..100,
         ) {
             let plan = Plan::new(&found.iter().copied().collect(), max);
             let all: Vec<u32> = plan.skipped.iter().chain(plan.uids.iter().copied()).collect();
             prop_assert_eq!(all, found.into_iter().collect::<Vec<_>>(), "in order, the newest last");
-            prop_assert!(plan.uids.len() <= max.unwrap_or(usize::MAX));
-            prop_assert!(plan.skipped.is_empty() || Some(plan.uids.len()) == max);
+            prop_assert!(plan.uids.len() <= max);
+            prop_assert!(plan.skipped.is_empty() || plan.uids.len() == max);
         }
     }
 }

@@ -94,7 +94,7 @@ fn drafts(link: &Link, changes: &MailboxChanges) -> Vec<Draft> {
     for (old, new) in &changes.renamed {
         let mut renamed = draft(EventKind::MailboxRename, new);
         renamed.topics.push(Topic::mailbox(&account.name, old));
-        renamed.data = Some(serde_json::json!({ "old_mailbox": old }));
+        renamed.old_mailbox = Some(old.clone());
         drafts.push(renamed);
     }
     drafts.extend(changes.deleted.iter().map(|name| draft(EventKind::MailboxDelete, name)));

@@ -155,7 +155,7 @@ struct States {
     /// By the name of the connection.
     conditions: Vec<(Box<str>, Condition)>,
     /// Why nothing is stored.
-    stalled: Option<String>,
+    stalled: Option<Box<str>>,
     announced: Option<EventKind>,
 }
 
@@ -165,7 +165,7 @@ impl States {
         let worst = self.conditions.iter().map(|(_, condition)| condition).max_by_key(|found| found.severity())?;
         match &self.stalled {
             Some(why) if worst.severity() < Condition::START.severity() => {
-                Some(Condition::Syncing { stalled: Some(why.clone()) })
+                Some(Condition::Syncing { stalled: Some(why.to_string()) })
             }
             _ => Some(worst.clone()),
         }
@@ -220,8 +220,8 @@ impl Health {
     /// The log takes nothing, or takes events again.
     pub(in crate::source) fn stalled(&self, why: Option<String>) {
         self.change(|states| {
-            let changes = states.stalled != why;
-            states.stalled = why;
+            let changes = states.stalled.as_deref() != why.as_deref();
+            states.stalled = why.map(Into::into);
             changes
         });
     }

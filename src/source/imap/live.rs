@@ -13,13 +13,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::config::ImapConfig;
 use super::connection::{Patience, ReadError, bye};
 use super::context::Duty;
 use super::error::ImapError;
 use super::idle::{EndedByServer, Heard, IdleCycle, IdleTimes, Keepalive, Next};
 use super::metrics::METRICS;
 use super::opened::Settled;
-use super::protocol::{Condition, Response};
+use super::protocol::{Condition, Response, StatusItems};
 use super::refusal::During;
 use super::session::Session;
 
@@ -33,6 +34,11 @@ const CROWD: Duration = Duration::from_millis(20);
 const MISSED_AFTER_SECONDS: i64 = 60;
 /// Of the time until a session ends by itself, the part after which it is renewed: in between it can be chosen when.
 const RENEWED_AT: std::ops::Range<f64> = 0.85..0.95;
+
+/// Its `+` is due no later than the answer to any other command.
+fn accept_within(config: &ImapConfig) -> Duration {
+    ACCEPT_WITHIN.min(config.answer_timeout)
+}
 
 /// How an IDLE ended.
 enum Ended {
@@ -123,30 +129,34 @@ impl Session {
         pause.mul_f64(rand::random_range(0.9..1.1))
     }
 
-    /// Looks at the home although nothing was announced, and notes how far its changes go.
+    /// Looks at the home although IDLE announced nothing.
     async fn safety_poll(&mut self) -> Result<(), ImapError> {
-        let name = self.home.mailbox.name.clone();
+        self.look_at_home().await?;
+        self.note_missed();
+        Ok(())
+    }
+
+    /// Asks how the home is, and has the server say what it has not said; notes how far its changes go.
+    ///
+    /// Some servers answer NOOP and tell nothing by it (163.com), and some of these have nothing to say to STATUS
+    /// either. What they do not tell they may not show: the mailbox is opened anew.
+    async fn look_at_home(&mut self) -> Result<(), ImapError> {
         let known_gone = self.home.cursor.gone.clone();
-        let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
-        let status = match self.link.status(&name, |response| mirror.hear(response, uid_next)).await {
-            Ok(status) => status,
-            Err(ImapError::Refused { text, .. }) => {
-                debug!(%text, "no STATUS of the open mailbox");
-                return Ok(());
-            }
-            Err(err) => return Err(err),
-        };
+        let status = self.status_of_home().await?;
         if status.uid_validity.is_some_and(|found| found != self.home.cursor.uid_validity && found != 0) {
             // It was deleted and made anew under the same name.
             return self.go_home(false).await;
         }
         self.home.noop(&mut self.link).await?;
-        let has_more = status.uid_next.is_some_and(|next| next > self.home.cursor.uid_next);
-        if has_more && self.home.mirror.unaccounted() == 0 {
-            // There is more than the server ever announced on this connection.
-            self.fetch_unannounced().await?;
+        let differs = if self.link.qresync {
+            // All else is told in the answer to NOOP at the latest.
+            status.uid_next.is_none_or(|next| next > self.home.cursor.uid_next)
+        } else {
+            !self.home.cursor.agrees_with(&status)
+        };
+        if differs && !self.home.mirror.has_news() {
+            return self.go_home(false).await;
         }
-        self.note_missed();
         if let Some(mod_seq) = status.highest_mod_seq.filter(|_| self.link.qresync) {
             // All changes up to here have been told in the answer to NOOP at the latest.
             self.home.settle_changes(&mut self.link).await?;
@@ -155,11 +165,16 @@ impl Session {
         Ok(())
     }
 
-    /// Reports new mail, whether it was announced or not.
-    async fn fetch_unannounced(&mut self) -> Result<(), ImapError> {
-        match self.home.fetch_new(&mut self.link).await? {
-            Settled::Done => Ok(()),
-            Settled::LookFirst(elsewhere) => self.look_first(elsewhere).await,
+    /// What STATUS says of the home; nothing where it is refused.
+    async fn status_of_home(&mut self) -> Result<StatusItems, ImapError> {
+        let name = self.home.mailbox.name.clone();
+        let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
+        match self.link.status(&name, |response| mirror.hear(response, uid_next)).await {
+            Err(ImapError::Refused { text, .. }) => {
+                debug!(%text, "no STATUS of the open mailbox");
+                Ok(StatusItems::default())
+            }
+            status => status,
         }
     }
 
@@ -232,8 +247,11 @@ impl Session {
                     // Renewal. NOOP in the same segment finds what a server with a broken IDLE kept to itself.
                     self.home.take_latest_received();
                     self.home.noop(&mut self.link).await?;
-                    if self.home.mirror.unaccounted() > 0 {
-                        self.fetch_unannounced().await?;
+                    if self.home.mirror.has_new() {
+                        match self.home.fetch_new(&mut self.link).await? {
+                            Settled::Done => {}
+                            Settled::LookFirst(elsewhere) => self.look_first(elsewhere).await?,
+                        }
                         self.note_missed();
                     }
                 }
@@ -285,7 +303,7 @@ impl Session {
                     [Some(deadline), is_due, crowd].into_iter().flatten().min()
                 }
                 Next::SendDone => return Ok(Ended::Done(cycle.into_tag())),
-                Next::Dead => return Err(ImapError::Timeout("IDLE", ACCEPT_WITHIN)),
+                Next::Dead => return Err(ImapError::Timeout("IDLE", accept_within(&self.link.account().config))),
             };
             if crowd_until.is_some_and(|until| until <= now) && cycle.is_idling() {
                 crowd_until = None;
@@ -332,7 +350,7 @@ impl Session {
         let renew = account.host.renew(longest.min(config.idle_renew)).mul_f64(rand::random_range(0.9..1.1));
         let tag = self.link.connection.send("IDLE", config.answer_timeout).await?;
         rhythm.idle_since = Instant::now();
-        Ok(IdleCycle::new(tag, IdleTimes { accept: ACCEPT_WITHIN, renew }, rhythm.idle_since))
+        Ok(IdleCycle::new(tag, IdleTimes { accept: accept_within(config), renew }, rhythm.idle_since))
     }
 
     fn hear_idle(
@@ -372,6 +390,6 @@ impl Session {
                 () = sleep_until(until) => {}
             }
         }
-        self.home.noop(&mut self.link).await
+        self.look_at_home().await
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Mirror {
     accounted: u32,
     /// The UIDs of the accounted ones, where they are kept: number n is the nth of them.
     present: Option<UidSet>,
+    /// There may be new messages that the count does not show.
+    is_in_doubt: bool,
     news: Option<Box<News>>,
 }
 
@@ -79,8 +81,9 @@ impl Mirror {
         match response {
             Response::Exists(count) => {
                 if *count < self.accounted {
-                    // Fewer without EXPUNGE: some servers forget to say it.
+                    // Fewer without EXPUNGE: some servers forget to say it. Of those that are left some may be new.
                     self.accounted = *count;
+                    self.is_in_doubt = true;
                     self.news().some_vanished = true;
                 }
                 self.exists = *count;
@@ -115,9 +118,10 @@ impl Mirror {
         if number > self.accounted {
             return;
         }
-        self.accounted = self.accounted.saturating_sub(1).min(self.exists);
+        let accounted = self.accounted;
+        self.accounted = accounted.saturating_sub(1).min(self.exists);
         if let Some(present) = &mut self.present {
-            match present.nth(number) {
+            match present.nth(number).filter(|_| present.len() == accounted) {
                 Some(uid) => {
                     present.remove(uid);
                     self.news().vanished.insert(uid);
@@ -153,7 +157,17 @@ impl Mirror {
 
     /// Whether there is anything to act on.
     pub(super) fn has_news(&self) -> bool {
-        self.news.is_some() || self.unaccounted() > 0
+        self.news.is_some() || self.has_new()
+    }
+
+    /// Whether there are messages to be looked at, or may be.
+    pub(super) fn has_new(&self) -> bool {
+        self.unaccounted() > 0 || self.is_in_doubt
+    }
+
+    /// Whether there may be new messages that the count does not show, once.
+    pub(super) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.is_in_doubt)
     }
 
     /// The message with this sequence number and UID was looked at, and so were all before it.
@@ -164,12 +178,24 @@ impl Mirror {
         }
     }
 
+    /// These were listed, and will not be looked at.
+    pub(super) fn pass_over(&mut self, uids: &UidSet) {
+        if let Some(present) = &mut self.present {
+            present.extend(uids);
+        }
+    }
+
+    /// New messages were looked at. If there are not as many as there should be then, others went without a word.
+    pub(super) fn compare(&mut self) {
+        if self.unaccounted() == 0 && self.present.as_ref().is_some_and(|present| present.len() != self.exists) {
+            self.news().some_vanished = true;
+        }
+    }
+
     /// All that there is was looked at.
     pub(super) fn account_all(&mut self) {
         self.accounted = self.exists;
-        if self.present.as_ref().is_some_and(|present| present.len() != self.exists) {
-            self.news().some_vanished = true;
-        }
+        self.compare();
     }
 
     /// Messages that were announced and not looked at.
@@ -241,6 +267,38 @@ mod tests {
         mirror.hear(&Response::Exists(2), 10);
         assert!(mirror.take_news().unwrap().some_vanished);
         assert_eq!(mirror.unaccounted(), 0);
+        assert!(mirror.has_news() && mirror.take_doubt() && !mirror.has_news(), "one of the two may be new");
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_name_no_message() {
+        let mut mirror = opened(3);
+        mirror.keep(UidSet::of_range(1, 3));
+        mirror.hear(&Response::Exists(4), 4);
+        mirror.account_to(4, 5);
+        mirror.hear(&Response::Exists(5), 6);
+        // One of those before it went without a word.
+        mirror.account_to(5, 7);
+        mirror.hear(&Response::Exists(4), 8);
+        mirror.hear(&Response::Expunge(2), 8);
+        let news = mirror.take_news().unwrap();
+        assert!(news.some_vanished && news.vanished.is_empty(), "which one is number 2?");
+        mirror.relist([3, 5, 7].into_iter().collect());
+        mirror.hear(&Response::Expunge(2), 8);
+        assert!(mirror.take_news().unwrap().vanished.contains(5));
+    }
+
+    #[test]
+    fn messages_that_are_passed_over_have_numbers() {
+        let mut mirror = opened(1);
+        mirror.keep(UidSet::of_range(1, 1));
+        mirror.hear(&Response::Exists(4), 2);
+        mirror.account_to(4, 4);
+        mirror.pass_over(&UidSet::of_range(2, 3));
+        mirror.compare();
+        assert!(!mirror.has_news());
+        mirror.hear(&Response::Expunge(2), 5);
+        assert!(mirror.take_news().unwrap().vanished.contains(2));
     }
 
     proptest! {

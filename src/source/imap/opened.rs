@@ -30,6 +30,8 @@ pub(super) const BATCH: usize = 50;
 const LAGGING: [Duration; 3] = [Duration::from_secs(1), Duration::from_millis(1700), Duration::from_millis(2900)];
 /// Sessions that failed over a message after which it is announced without being read.
 const UNREADABLE_AFTER: u32 = 6;
+/// How often a search is asked for whose answer makes no sense.
+const SEARCHES_MAX: usize = 2;
 /// How long a connection that watches the mailbox from which a message may have been moved is given to notice.
 const ELSEWHERE_WITHIN: Duration = Duration::from_millis(1500);
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
@@ -68,13 +70,18 @@ pub(super) enum Settled {
     LookFirst(String),
 }
 
+/// The session cannot go on without an answer.
+pub(super) fn unanswered() -> ImapError {
+    ImapError::Protocol("an answer to SEARCH that cannot be read".to_owned())
+}
+
 impl Opened {
     /// Reports everything that was announced.
     pub(super) async fn settle(&mut self, link: &mut Link) -> Result<Settled, ImapError> {
         loop {
             if let Some(news) = self.mirror.take_news() {
                 self.report_news(link, *news).await?;
-            } else if self.mirror.unaccounted() > 0 {
+            } else if self.mirror.has_new() {
                 let settled = self.fetch_new(link).await?;
                 if settled != Settled::Done {
                     return Ok(settled);
@@ -142,7 +149,7 @@ impl Opened {
     pub(super) async fn missing(&mut self, link: &mut Link) -> Result<UidSet, ImapError> {
         let Some(before) = self.cursor.present.clone() else { return Ok(UidSet::new()) };
         let exist = self.mirror.exists();
-        let found = self.search(link, "ALL").await?;
+        let Some(found) = self.search(link, "ALL").await? else { return Ok(UidSet::new()) };
         // Meanwhile some may have come, or gone.
         let exist = exist.min(self.mirror.exists());
         if found.len() < exist {
@@ -171,12 +178,14 @@ impl Opened {
             return self.fetch_all_flags(link, changed).await;
         }
         let below = self.below_next();
-        let unseen = self.search(link, "UNSEEN").await?.intersection(&below);
+        let Some(unseen) = self.search(link, "UNSEEN").await? else { return Ok(()) };
+        let unseen = unseen.intersection(&below);
         let no_longer = known.unseen().difference(&unseen);
         // What is no longer unseen was read, or is gone.
         let mut read = UidSet::new();
         if !no_longer.is_empty() {
-            read = self.search(link, &format!("SEEN UID {no_longer}")).await?.intersection(&no_longer);
+            let found = self.search(link, &format!("SEEN UID {no_longer}")).await?;
+            read = found.unwrap_or_default().intersection(&no_longer);
         }
         changed.extend(read.iter().map(|uid| (uid, vec!["\\Seen".to_owned()])));
         changed.extend(unseen.difference(known.unseen()).iter().map(|uid| (uid, Vec::new())));
@@ -204,32 +213,35 @@ impl Opened {
         self.ask_apart(link, "UID FETCH", &command, is_news, hear).await
     }
 
-    /// Reports what was announced while the mailbox was watched, or may be there without having been announced.
+    /// Reports what was announced while the mailbox was watched: a few messages by one command, since each further one
+    /// is time in which nobody knows of them. What are or may be many are listed first.
     pub(super) async fn fetch_new(&mut self, link: &mut Link) -> Result<Settled, ImapError> {
-        if self.mirror.unaccounted() as usize > BATCH || link.context.unfinished_fetches() >= UNREADABLE_AFTER {
+        let is_in_doubt = self.mirror.take_doubt();
+        let are_many = self.mirror.unaccounted() as usize > BATCH;
+        if is_in_doubt || are_many || link.context.unfinished_fetches() >= UNREADABLE_AFTER {
             let found = self.list_new(link).await?;
-            // A list that brings nothing is asked for again below, with pauses.
             if !found.is_empty() {
-                return self.report_listed(link, &found, None).await;
+                return self.report_listed(link, &found).await;
+            }
+            // A list that does not bring what was announced is asked for again below, with pauses.
+            if self.mirror.unaccounted() == 0 {
+                return Ok(Settled::Done);
             }
         }
-        let range = format!("{}:*", self.cursor.uid_next);
+        let range = UidSet::of_range(self.cursor.uid_next, u32::MAX);
         let mut pauses = LAGGING.into_iter();
         loop {
             let wanted = link.wanted();
             link.context.fetch_begins();
             let unreadable = link.connection.unreadable();
             let mut messages = self.fetch(link, &wanted, &range, wanted.items()).await?;
-            if link.connection.unreadable() > unreadable {
-                // One of the lines may have been a message's: which messages there are tells.
-                let found = self.list_new(link).await?;
-                return self.report_listed(link, &found, None).await;
-            }
             let answered = messages.values().filter(|message| wanted.is_answered_by(message)).count();
-            if answered > 0 && answered < messages.len() {
-                // Half of an answer: none may be passed over for the sake of a later one that is whole.
+            // An unreadable line may have been a message's, and of half an answer none may be passed over for the sake
+            // of a later one that is whole: which messages there are tells, and so it does if they are more than few.
+            let some_unreadable = link.connection.unreadable() > unreadable;
+            if some_unreadable || messages.len() > BATCH || (answered > 0 && answered < messages.len()) {
                 let found = self.list_new(link).await?;
-                return self.report_listed(link, &found, None).await;
+                return self.report_listed(link, &found).await;
             }
             let pause = pauses.next();
             if pause.is_some() {
@@ -257,34 +269,29 @@ impl Opened {
 
     /// The UIDs of messages that were not reported.
     pub(super) async fn list_new(&mut self, link: &mut Link) -> Result<UidSet, ImapError> {
-        let (uid_next, mut found) = (self.cursor.uid_next, Vec::new());
+        let (uid_next, mut found) = (self.cursor.uid_next, UidSet::new());
         let command = format!("UID FETCH {uid_next}:* (UID)");
         // `n:*` names the last message even when its UID is below n (RFC 9051 §6.4.9).
         let hear = |response| {
             if let Response::Fetch(_, message) = response {
-                found.extend(message.uid.filter(|&uid| uid >= uid_next));
+                message.uid.filter(|&uid| uid >= uid_next).map(|uid| found.insert(uid));
             }
         };
         let unreadable = link.connection.unreadable();
         match self.ask(link, "UID FETCH", &command, hear).await {
-            Ok(()) if link.connection.unreadable() == unreadable => Ok(found.into_iter().collect()),
+            Ok(()) if link.connection.unreadable() == unreadable => Ok(found),
             // One message that the server cannot read is enough for it to refuse all of them, or to say nonsense.
             Ok(()) | Err(ImapError::Refused { refusal: Refusal::Temporary, .. }) => {
-                let found = self.search(link, &format!("UID {uid_next}:*")).await?;
+                let found = self.search(link, &format!("UID {uid_next}:*")).await?.ok_or_else(unanswered)?;
                 Ok(found.difference(&self.below_next()))
             }
             Err(err) => Err(err),
         }
     }
 
-    /// Reports listed messages, at most the `newest_max` newest one by one.
-    pub(super) async fn report_listed(
-        &mut self,
-        link: &mut Link,
-        found: &UidSet,
-        newest_max: Option<usize>,
-    ) -> Result<Settled, ImapError> {
-        let plan = Plan::new(found, newest_max);
+    /// Reports listed messages: the newest one by one, and if they are too many, the others by one event.
+    pub(super) async fn report_listed(&mut self, link: &mut Link, found: &UidSet) -> Result<Settled, ImapError> {
+        let plan = Plan::new(found, link.account().config.catch_up_max.get());
         let size = if link.context.unfinished_fetches() >= UNREADABLE_AFTER { 1 } else { BATCH };
         let batches = plan.uids.chunks(size).count();
         for (number, uids) in (1..).zip(plan.uids.chunks(size)) {
@@ -292,17 +299,16 @@ impl Opened {
             link.context.fetch_begins();
             let unreadable = link.connection.unreadable();
             let mut reduced = UidSet::new();
-            let mut messages = match self.fetch(link, &wanted, &sequence_set(uids), wanted.items()).await {
+            let asked: UidSet = uids.iter().copied().collect();
+            let mut messages = match self.fetch(link, &wanted, &asked, wanted.items()).await {
                 // It is there, and cannot be read, again and again: that much is said of it.
                 Err(ImapError::Refused { text, refusal, .. }) if size == 1 && refusal == Refusal::Temporary => {
                     warn!(account = %link.account().name, %text, "a message is announced that the server does not show");
-                    reduced.extend(&uids.iter().copied().collect());
+                    reduced.extend(&asked);
                     uids.iter().map(|&uid| (uid, Fetched::default())).collect()
                 }
                 fetched => fetched?,
             };
-            // Flags of a message further on may change meanwhile; that message has its turn yet.
-            messages.retain(|uid, _| uids.binary_search(uid).is_ok());
             let some_unreadable = link.connection.unreadable() > unreadable;
             for &uid in uids {
                 // Part of an answer is as good as one that makes no sense; none at all may mean that it is gone.
@@ -337,7 +343,7 @@ impl Opened {
             "the server's description of a message makes no sense, asking for less");
         for detail in [Detail::Header, Detail::Identifiers] {
             let wanted = link.wanted().with(detail);
-            let mut found = self.fetch(link, &wanted, &uid.to_string(), wanted.items()).await?;
+            let mut found = self.fetch(link, &wanted, &UidSet::of_range(uid, uid), wanted.items()).await?;
             if let Some(message) = found.remove(&uid).filter(|message| wanted.is_answered_by(message)) {
                 return Ok(message);
             }
@@ -388,6 +394,8 @@ impl Opened {
         report.commit(&mut cursor, counts).await?;
         link.context.fetch_is_stored();
         self.cursor = cursor;
+        self.mirror.pass_over(&new.skipped);
+        self.mirror.compare();
         debug!(account = %account.name, mailbox = %mailbox.name, messages = messages.len(), "new mail reported");
         Ok(Settled::Done)
     }
@@ -431,7 +439,7 @@ impl Opened {
         }
         for (text, uids) in missing {
             let items = format!("(UID {})", text.item());
-            match self.fetch(link, wanted, &sequence_set(&uids), &items).await {
+            match self.fetch(link, wanted, &uids.into_iter().collect(), &items).await {
                 Ok(answers) => {
                     for (uid, answer) in answers {
                         if let Some(message) = messages.get_mut(&uid) {
@@ -446,22 +454,27 @@ impl Opened {
         Ok(())
     }
 
+    /// Fetches messages, of which no more than [`BATCH`] should be asked for. What comes beside the asked ones, as flags
+    /// of a message further on that change meanwhile, and more than one beyond the batch is not kept.
     pub(super) async fn fetch(
         &mut self,
         link: &mut Link,
         wanted: &Wanted,
-        uids: &str,
+        asked: &UidSet,
         items: &str,
     ) -> Result<BTreeMap<u32, Fetched>, ImapError> {
         let mut found: BTreeMap<u32, Fetched> = BTreeMap::new();
         let uid_next = self.cursor.uid_next;
-        let command = format!("UID FETCH {uids} {items}");
+        let command = format!("UID FETCH {} {items}", sequence_set(asked));
         let patience = link.patience("UID FETCH");
         let mirror = &mut self.mirror;
         let run = link.connection.run(&command, patience, |response| {
             mirror.hear(&response, uid_next);
             let Response::Fetch(number, message) = response else { return };
-            let Some(uid) = message.uid.filter(|&uid| uid >= uid_next) else { return };
+            let Some(uid) = message.uid.filter(|&uid| asked.contains(uid)) else { return };
+            if found.len() > BATCH && !found.contains_key(&uid) {
+                return;
+            }
             if wanted.is_answered_by(&message) {
                 mirror.account_to(number, uid);
             }
@@ -471,25 +484,29 @@ impl Opened {
         Ok(found)
     }
 
-    /// What a search finds, by UID.
-    pub(super) async fn search(&mut self, link: &mut Link, criteria: &str) -> Result<UidSet, ImapError> {
+    /// What a search finds, by UID. Nothing where the server, asked twice, gives no answer that makes sense as a whole:
+    /// what was not found would count as gone, or as read.
+    pub(super) async fn search(&mut self, link: &mut Link, criteria: &str) -> Result<Option<UidSet>, ImapError> {
         let form = if link.offers.esearch { "RETURN (ALL) " } else { "" };
         let command = format!("UID SEARCH {form}{criteria}");
-        let mut found = UidSet::new();
-        let mut is_answered = false;
-        let unreadable = link.connection.unreadable();
-        let hear = |response| {
-            if let Response::Search(result) = response {
-                is_answered = true;
-                found.extend(&result.found);
+        for _ in 0..SEARCHES_MAX {
+            let (mut found, mut is_answered, mut is_broken) = (UidSet::new(), false, false);
+            let unreadable = link.connection.unreadable();
+            let hear = |response| {
+                if let Response::Search(result) = response {
+                    is_answered = true;
+                    is_broken |= result.is_broken;
+                    found.extend(&result.found);
+                }
+            };
+            self.ask(link, "UID SEARCH", &command, hear).await?;
+            let is_missing = !is_answered && link.connection.unreadable() > unreadable;
+            if !is_broken && !is_missing {
+                return Ok(Some(found));
             }
-        };
-        self.ask(link, "UID SEARCH", &command, hear).await?;
-        if !is_answered && link.connection.unreadable() > unreadable {
-            // What was not found would count as gone, or as read.
-            return Err(ImapError::Protocol("an answer to SEARCH that cannot be read".to_owned()));
         }
-        Ok(found)
+        warn!(account = %link.account().name, mailbox = %self.mailbox.name, "answers to SEARCH that cannot be read");
+        Ok(None)
     }
 
     /// NOOP: has the server say what it has not said yet.

@@ -95,9 +95,8 @@ impl<'a> Report<'a> {
         draft.message = summary;
         if let Arrival::Moved(from) = arrival {
             draft.topics.push(crate::event::Topic::mailbox(&self.account.name, &from.mailbox));
-            draft.data = Some(serde_json::json!({
-                "from": { "mailbox": from.mailbox, "uid": from.uid, "uid_validity": from.uid_validity },
-            }));
+            draft.old_mailbox = Some(from.mailbox.clone());
+            draft.data = Some(serde_json::json!({ "old_uid": from.uid, "old_uid_validity": from.uid_validity }));
         }
         self.drafts.push((draft, true));
         if let Some(message) = key {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::connection::Asides;
-use super::context::{ConnectionContext, ConnectionRequest, Duty, Mailbox};
+use super::context::{ConnectionContext, Duty, Mailbox};
 use super::cursor::Stored;
 use super::error::ImapError;
 use super::health::Condition;
@@ -46,6 +46,10 @@ pub(super) struct Others {
     pub sweep_at: Option<Instant>,
     /// The server told of mailboxes that came or went.
     pub list_again: bool,
+    /// What may be watched. Nothing on a connection whose only mailbox is given.
+    selection: Option<Box<Selection>>,
+    /// No mailbox is given a connection of its own before.
+    deal_at: Option<Instant>,
 }
 
 /// One of them.
@@ -81,6 +85,11 @@ impl Other {
         }
     }
 
+    /// Whether it could be opened the last time, and has not changed since.
+    fn is_visited(&self) -> bool {
+        self.refusals == 0 && !self.is_dirty
+    }
+
     fn is_due(&self) -> bool {
         self.is_dirty && self.not_before.is_none_or(|time| time <= Instant::now())
     }
@@ -114,13 +123,6 @@ impl Others {
     }
 }
 
-/// What an account's first connection found.
-struct Found {
-    home: Arc<Mailbox>,
-    others: Vec<Other>,
-    told: bool,
-}
-
 impl Session {
     /// Finds out what is to be watched on this connection, opens the home, and reports what came since.
     pub(super) async fn open(context: Arc<ConnectionContext>, logged_in: LoggedIn) -> Result<Self, ImapError> {
@@ -128,23 +130,20 @@ impl Session {
         let selection = Selection::new(&account.endpoint.mailboxes, &account.endpoint.mailboxes_excluded);
         let wants = Wants::of(&account.endpoint, selection.has_pattern());
         let mut link = Link::start(context.clone(), logged_in, wants).await?;
-        let found = match &context.duty {
-            Duty::Mailbox(mailbox) => Found { home: mailbox.clone(), others: Vec::new(), told: false },
-            Duty::Account => match selection.only_name().filter(|_| !wants.follows_mailboxes) {
-                Some(name) => {
-                    let home = Arc::new(Mailbox::new(&account.name, name, None));
-                    Found { home, others: Vec::new(), told: false }
-                }
-                None => find(&mut link, &selection).await?,
-            },
+        let given = match &context.duty {
+            Duty::Mailbox(mailbox) => Some(mailbox.clone()),
+            Duty::Account => {
+                let name = selection.only_name().filter(|_| !wants.follows_mailboxes);
+                name.map(|name| Arc::new(Mailbox::new(&account.name, name, None)))
+            }
         };
-        let names = found.others.iter().map(|other| other.mailbox.name.as_str()).chain([found.home.name.as_str()]);
+        let (home, others) = match given {
+            Some(home) => (home, Others::default()),
+            None => find(&mut link, selection).await?,
+        };
+        let names = others.visited.iter().map(|other| other.mailbox.name.as_str()).chain([home.name.as_str()]);
         context.look_after(names);
-        let (home, settled) = Opened::open(&mut link, &found.home, false).await?;
-        // Also with nothing but a home: where there is a pattern, the next mailbox may fit it.
-        let has_more = !found.others.is_empty() || (selection.has_pattern() && context.duty == Duty::Account);
-        let sweep_at = has_more.then(Instant::now);
-        let others = Others { visited: found.others, told: found.told, sweep_at, list_again: false };
+        let (home, settled) = Opened::open(&mut link, &home, false).await?;
         let mut session = Self { link, home, others };
         if let Settled::LookFirst(elsewhere) = settled {
             session.look_first(elsewhere).await?;
@@ -183,6 +182,11 @@ impl Session {
 
     pub(super) async fn go_home(&mut self, looked: bool) -> Result<(), ImapError> {
         let mailbox = self.home.mailbox.clone();
+        self.go_to(mailbox, looked).await
+    }
+
+    /// Opens a mailbox and stays there.
+    async fn go_to(&mut self, mailbox: Arc<Mailbox>, looked: bool) -> Result<(), ImapError> {
         let (home, settled) = Box::pin(Opened::open(&mut self.link, &mailbox, looked)).await?;
         self.home = home;
         if let Settled::LookFirst(elsewhere) = settled {
@@ -276,6 +280,7 @@ impl Session {
                 }
             }
         }
+        self.deal().await;
         Ok(())
     }
 
@@ -295,25 +300,75 @@ impl Session {
             }
         }
         let young = super::folders::report_changes(&self.link, &directory).await?;
+        let Some(selection) = &self.others.selection else { return Ok(()) };
+        let chosen = chosen_mailboxes(&self.link, selection, &directory, &young);
+        let is_chosen = |mailbox: &Mailbox| chosen.iter().any(|chosen| chosen.name == mailbox.name);
         let account = self.link.account().clone();
-        let selection = Selection::new(&account.endpoint.mailboxes, &account.endpoint.mailboxes_excluded);
-        let chosen = chosen_mailboxes(&self.link, &selection, &directory, &young);
-        let watched = |name: &str| self.others.visited.iter().any(|other| other.mailbox.name == name);
-        let added: Vec<_> =
-            chosen.iter().filter(|m| m.name != self.home.mailbox.name && !watched(&m.name)).cloned().collect();
-        let before = self.others.visited.len();
-        self.others.visited.retain(|other| chosen.iter().any(|mailbox| mailbox.name == other.mailbox.name));
-        if added.is_empty() && self.others.visited.len() == before {
-            return Ok(());
+        let mut hot = account.hot();
+        if !hot.iter().all(|hot| is_chosen(hot)) {
+            hot.retain(|hot| is_chosen(hot));
+            account.set_hot(hot.clone()).await;
         }
-        // Those that are new are looked after here, whatever their place in the list: the next session deals anew.
-        let hot = self.link.context.account.hot();
-        let added = added.into_iter().filter(|mailbox| !hot.contains(&mailbox.name));
-        self.others.visited.extend(added.map(Other::new));
+        // Those that are new are looked after here, whatever their place in the list.
+        self.others.visited.retain(|other| is_chosen(&other.mailbox));
+        for mailbox in &chosen {
+            let is = |other: &Mailbox| other.name == mailbox.name;
+            let is_known = is(&self.home.mailbox) || self.others.visited.iter().any(|other| is(&other.mailbox));
+            if !is_known && !hot.iter().any(|hot| is(hot)) {
+                self.others.visited.push(Other::new(mailbox.clone()));
+            }
+        }
         account.several_mailboxes.store(chosen.len() > 1, Ordering::Relaxed);
+        if !is_chosen(&self.home.mailbox) {
+            return self.move_home(&chosen, &directory).await;
+        }
+        self.look_after();
+        Ok(())
+    }
+
+    fn look_after(&self) {
         let home = self.home.mailbox.name.as_str();
         self.link.context.look_after(self.others.visited.iter().map(|o| o.mailbox.name.as_str()).chain([home]));
+    }
+
+    /// The home is none of the mailboxes to watch any more: another one takes its place.
+    async fn move_home(&mut self, chosen: &[Arc<Mailbox>], directory: &Directory) -> Result<(), ImapError> {
+        let (account, left) = (self.link.account().clone(), self.home.mailbox.name.clone());
+        let is_here = |other: &&Other| directory.entries.contains_key(&other.mailbox.name);
+        let Some(home) = self.others.visited.iter().find(is_here).map(|other| other.mailbox.clone()) else {
+            // All that are left have connections of their own: the next session deals anew.
+            let none = || ImapError::NoMailboxes(account.endpoint.mailboxes.join(", "));
+            return Err(if chosen.is_empty() { none() } else { ImapError::SessionOver });
+        };
+        info!(account = %account.name, left, home = home.name, "the connection waits in another mailbox");
+        // What is still to be said of this mailbox must not be taken for the next one's.
+        self.home.noop(&mut self.link).await?;
+        self.others.visited.retain(|other| other.mailbox.name != home.name);
+        self.go_to(home, false).await?;
+        self.look_after();
         Ok(())
+    }
+
+    /// Gives connections that are free to mailboxes that are swept so far. At most once in a sweep's time, lest a
+    /// server that opens no mailbox on them gets one login after the other.
+    async fn deal(&mut self) {
+        let (account, now) = (self.link.account().clone(), Instant::now());
+        let mut hot = account.hot();
+        let free = (account.connections_max.load(Ordering::Relaxed) as usize).saturating_sub(1 + hot.len());
+        let may_deal = self.others.selection.is_some() && !self.others.told;
+        if free == 0 || !may_deal || self.others.deal_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let visited = self.others.visited.iter().filter(|other| other.is_visited());
+        let dealt: Vec<Arc<Mailbox>> = visited.take(free).map(|other| other.mailbox.clone()).collect();
+        if dealt.is_empty() {
+            return;
+        }
+        self.others.deal_at = Some(now + account.config.sweep_interval);
+        self.others.visited.retain(|other| !dealt.iter().any(|mailbox| mailbox.name == other.mailbox.name));
+        self.look_after();
+        hot.extend(dealt);
+        account.set_hot(hot).await;
     }
 
     /// Says that everything is watched.
@@ -322,17 +377,20 @@ impl Session {
     }
 }
 
-/// Lists the mailboxes, deals them out to connections, and has the server tell of those that have none.
-async fn find(link: &mut Link, selection: &Selection) -> Result<Found, ImapError> {
+/// Lists the mailboxes, deals them out to connections, and has the server tell of those that have none. Returns the one
+/// to wait in, and the others that this connection looks after.
+async fn find(link: &mut Link, selection: Selection) -> Result<(Arc<Mailbox>, Others), ImapError> {
     let account = link.account().clone();
     let directory = link.list(|_| {}).await?;
     let young =
         if directory.is_credible() { super::folders::report_changes(link, &directory).await? } else { Vec::new() };
-    let mut mailboxes = chosen_mailboxes(link, selection, &directory, &young);
+    let mut mailboxes = chosen_mailboxes(link, &selection, &directory, &young);
     if mailboxes.is_empty() {
         return Err(ImapError::NoMailboxes(account.endpoint.mailboxes.join(", ")));
     }
     account.several_mailboxes.store(mailboxes.len() > 1, Ordering::Relaxed);
+    // One that is asked for and missing must not keep the others from being watched.
+    mailboxes.sort_by_key(|mailbox| !directory.entries.contains_key(&mailbox.name));
     let home = mailboxes.remove(0);
     let told = (!mailboxes.is_empty() || link.wants.follows_mailboxes) && link.offers.notify && account.config.notify;
     if told {
@@ -341,21 +399,21 @@ async fn find(link: &mut Link, selection: &Selection) -> Result<Found, ImapError
     let told = told && super::folders::notify(link).await?;
     let spare = account.connections_max.load(Ordering::Relaxed).saturating_sub(1) as usize;
     let hot = if told { 0 } else { spare.min(mailboxes.len()) };
-    let others = mailboxes.split_off(hot);
-    account.set_hot(&mailboxes);
-    let request = ConnectionRequest::Watch(account.clone(), mailboxes);
-    // The supervisor is there as long as its connections are.
-    let _gone = account.connections.send(request).await.is_err();
-    info!(account = %account.name, swept = others.len(), told, "mailboxes found");
-    let mut found: Vec<Other> = Vec::new();
-    for mailbox in others {
+    let swept = mailboxes.split_off(hot);
+    account.set_hot(mailboxes).await;
+    info!(account = %account.name, swept = swept.len(), told, "mailboxes found");
+    let mut visited: Vec<Other> = Vec::new();
+    for mailbox in swept {
         let status = directory.entries.get(&mailbox.name).map(|entry| &entry.status);
         let is_clean = status.is_some_and(|status| *status != StatusItems::default())
             && is_as_stored(link, &mailbox, status).await?;
         let seen = status.cloned().filter(|status| *status != StatusItems::default());
-        found.push(Other { seen, is_dirty: !is_clean, ..Other::new(mailbox) });
+        visited.push(Other { seen, is_dirty: !is_clean, ..Other::new(mailbox) });
     }
-    Ok(Found { home, others: found, told })
+    // Also with nothing but a home: where there is a pattern, the next mailbox may fit it.
+    let sweep_at = (!visited.is_empty() || selection.has_pattern()).then(Instant::now);
+    let selection = Some(Box::new(selection));
+    Ok((home, Others { visited, told, sweep_at, selection, ..Others::default() }))
 }
 
 /// Whether nothing has happened in a mailbox since its stored position.

@@ -15,9 +15,9 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::client::TlsStream;
 
 use super::error::ImapError;
+use super::tls_stream::TlsStream;
 use super::{proxy, tls};
 use crate::registry::{CertificatePin, ImapEndpoint, ImapSecurity, ProxyAddress, first_line_of};
 
@@ -30,17 +30,16 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
 const ADDRESS_STAGGER: Duration = Duration::from_millis(250);
 
 /// A connection's bytes, protected or not.
-#[derive(Debug)]
 pub(super) enum Socket {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl Socket {
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {
             Self::Plain(stream) => stream.peer_addr().ok(),
-            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+            Self::Tls(stream) => stream.tcp().peer_addr().ok(),
         }
     }
 
@@ -48,7 +47,7 @@ impl Socket {
     pub(super) fn pin(&self) -> Option<CertificatePin> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(stream) => tls::pin_of(stream.get_ref().1.peer_certificates()?.first()?).ok(),
+            Self::Tls(stream) => tls::pin_of(stream.state().peer_certificates()?.first()?).ok(),
         }
     }
 
@@ -56,7 +55,7 @@ impl Socket {
     pub(super) fn protection(&self) -> Option<String> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(stream) => Some(match stream.get_ref().1.protocol_version() {
+            Self::Tls(stream) => Some(match stream.state().protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2".to_owned(),
                 Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3".to_owned(),
                 _ => "TLS".to_owned(),

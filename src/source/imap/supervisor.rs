@@ -3,7 +3,7 @@
 //! A session is one task. Here is all that outlives it: when it is tried again, and what people are told. A session
 //! that panics is a session that failed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -27,9 +27,9 @@ use super::host::Hosts;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
 use super::session::Session;
-use crate::event::Origin;
+use crate::event::{AccountName, Origin};
 use crate::event_log::{AppendError, EventLog};
-use crate::registry::{Account, Registry};
+use crate::registry::{Account, AccountChanges, Registry};
 
 /// For sessions to say goodbye, and to finish the commit that they are in.
 const GRACE: Duration = Duration::from_secs(4);
@@ -58,26 +58,29 @@ struct Slot {
     stop: CancellationToken,
 }
 
-/// Watches the mailboxes of all accounts that have an IMAP server, until `stop`. What happens there becomes events in
-/// `event_log`, together with the positions in the mailboxes; `registry` is told how each account is doing, and
-/// `handle` speaks to the watcher meanwhile.
+/// Watches the mailboxes of the accounts that `changes` bring, as far as they have an IMAP server, until `stop`. What
+/// happens there becomes events in `event_log`, together with the positions in the mailboxes; `registry` is told how each
+/// account is doing, and `handle` speaks to the watcher meanwhile. An account goes on as it is until `changes` name it.
 ///
-/// Nothing makes it end but `stop`, or that there is nothing to watch: what fails is tried again.
+/// Nothing makes it end but `stop`, or that there is nothing to watch and nothing to come: what fails is tried again.
 ///
 /// # Cancel safety
 /// Dropping the future ends all connections without a goodbye; nothing is lost, since positions move with the events.
 pub async fn watch(
-    accounts: Vec<Account>,
     config: ImapConfig,
     event_log: EventLog,
     registry: Registry,
     handle: WatcherHandle,
+    changes: mpsc::Receiver<AccountChanges>,
     stop: CancellationToken,
 ) {
     let announcements = Arc::new(Announcements::default());
     let (connections, requests) = mpsc::channel(REQUESTS_MAX);
-    let mut shared = Shared {
-        config: Arc::new(config),
+    let config = Arc::new(config);
+    let shared = Shared {
+        ways: Ways::new(&config, registry.credentials().cloned()),
+        hosts: Hosts::new(&config),
+        config,
         event_log: event_log.clone(),
         registry,
         handle,
@@ -87,25 +90,22 @@ pub async fn watch(
     let mut announcer = JoinSet::new();
     let announcing = stop.clone();
     announcer.spawn(async move { announcements.announce(&event_log, &announcing).await });
-    let mut sessions = Sessions { tasks: JoinSet::new(), slots: HashMap::new(), requests, stop: stop.clone() };
-    let names: Vec<_> = accounts.iter().map(|account| account.name.clone()).collect();
-    let mut contexts = shared.contexts(accounts);
-    // Lest the accounts of one host, which stand together, all wait for it while others could go on.
-    contexts.shuffle(&mut rand::rng());
-    for account in contexts {
-        sessions.add(account, Duty::Account);
-    }
-    let handle = shared.handle.clone();
-    drop(shared);
-    sessions.supervise().await;
+    let sessions = Sessions {
+        shared,
+        tasks: JoinSet::new(),
+        slots: HashMap::new(),
+        waiting: HashMap::new(),
+        requests,
+        stop: stop.clone(),
+    };
+    sessions.supervise(changes).await;
     announcer.shutdown().await;
-    for account in names {
-        handle.forget(&account);
-    }
 }
 
 /// What all accounts share.
 struct Shared {
+    ways: Arc<Ways>,
+    hosts: Hosts,
     config: Arc<ImapConfig>,
     event_log: EventLog,
     registry: Registry,
@@ -115,58 +115,87 @@ struct Shared {
 }
 
 impl Shared {
-    fn contexts(&mut self, accounts: Vec<Account>) -> Vec<Arc<AccountContext>> {
-        let ways = Ways::new(&self.config, self.registry.credentials().cloned());
-        let hosts = Hosts::new(&self.config);
-        let mut contexts = Vec::new();
-        for account in accounts {
-            let Some(endpoint) = account.imap else { continue };
-            let health =
-                Health::new(account.name.clone(), Origin::Imap, self.registry.clone(), self.announcements.clone());
-            let access = ways.access(account.name.clone(), &endpoint.host);
-            let allowed = access.quirks().connections_max.and_then(|max| u32::try_from(max.get()).ok());
-            let connections_max = endpoint.connections_max.get().min(allowed.unwrap_or(u32::MAX));
-            contexts.push(Arc::new(AccountContext {
-                signals: self.handle.register(&account.name),
-                at_login: self.handle.command_at_login(&account.name),
-                host: hosts.host(&endpoint.host, &self.config),
-                connections_max: AtomicU32::new(connections_max),
-                access,
-                name: account.name,
-                content: account.content,
-                endpoint,
-                config: self.config.clone(),
-                event_log: self.event_log.clone(),
-                health,
-                logins: Logins::default(),
-                connections: self.connections.clone(),
-                several_mailboxes: AtomicBool::new(false),
-                hot: std::sync::Mutex::default(),
-                relist: AtomicBool::new(false),
-            }));
-        }
-        contexts
+    fn context(&self, account: Account) -> Option<Arc<AccountContext>> {
+        let endpoint = account.imap?;
+        let health = Health::new(account.name.clone(), Origin::Imap, self.registry.clone(), self.announcements.clone());
+        let access = self.ways.access(account.name.clone(), &endpoint.host);
+        let allowed = access.quirks().connections_max.and_then(|max| u32::try_from(max.get()).ok());
+        let connections_max = endpoint.connections_max.get().min(allowed.unwrap_or(u32::MAX));
+        Some(Arc::new(AccountContext {
+            signals: self.handle.register(&account.name),
+            at_login: self.handle.command_at_login(&account.name),
+            host: self.hosts.host(&endpoint.host, &self.config),
+            connections_max: AtomicU32::new(connections_max),
+            access,
+            name: account.name,
+            content: account.content,
+            endpoint,
+            config: self.config.clone(),
+            event_log: self.event_log.clone(),
+            health,
+            logins: Logins::default(),
+            connections: self.connections.clone(),
+            several_mailboxes: AtomicBool::new(false),
+            hot: std::sync::Mutex::default(),
+            relist: AtomicBool::new(false),
+        }))
     }
 }
 
 /// The running sessions.
 struct Sessions {
+    shared: Shared,
     tasks: JoinSet<Result<(), ImapError>>,
     slots: HashMap<Id, Slot>,
+    /// Accounts in their new form, while connections of the old one are about to end.
+    waiting: HashMap<AccountName, Account>,
     requests: mpsc::Receiver<ConnectionRequest>,
     stop: CancellationToken,
 }
 
 impl Sessions {
+    fn begin(&mut self, accounts: Vec<Account>) {
+        let mut contexts: Vec<_> = accounts.into_iter().filter_map(|account| self.shared.context(account)).collect();
+        // Lest the accounts of one host, which stand together, all wait for it while others could go on.
+        contexts.shuffle(&mut rand::rng());
+        for account in contexts {
+            self.add(account, Duty::Account);
+        }
+    }
+
+    /// Ends what is gone, and begins what has come: a mailbox's position has one writer, so that one form of an account
+    /// has to end before the next begins.
+    fn change(&mut self, changes: AccountChanges) {
+        let AccountChanges { gone, come } = changes;
+        for account in &gone {
+            self.waiting.remove(account);
+            self.shared.handle.forget(account);
+        }
+        let mut ending = BTreeSet::new();
+        for slot in self.slots.values().filter(|slot| gone.contains(&slot.context.account.name)) {
+            slot.stop.cancel();
+            ending.insert(slot.context.account.name.clone());
+        }
+        let (later, now): (Vec<_>, Vec<_>) = come.into_iter().partition(|account| ending.contains(&account.name));
+        self.waiting.extend(later.into_iter().map(|account| (account.name.clone(), account)));
+        self.begin(now);
+    }
+
+    /// Begins an account in its new form if the connection that ended was the last of the old one.
+    fn has_ended(&mut self, account: &AccountName) {
+        if self.waiting.contains_key(account) && !self.slots.values().any(|slot| slot.context.account.name == *account)
+        {
+            let new = self.waiting.remove(account);
+            self.begin(new.into_iter().collect());
+        }
+    }
+
     /// Adds a connection that is wanted from now on.
     fn add(&mut self, account: Arc<AccountContext>, duty: Duty) {
         let config = &account.config;
         let backoff = Backoff::new(config.retry_first, config.retry_max);
-        let stop = match duty {
-            // It is wanted for as long as there are accounts.
-            Duty::Account => self.stop.clone(),
-            Duty::Mailbox(_) => self.stop.child_token(),
-        };
+        // Each has its own, the first connections too: a reload may take any account away.
+        let stop = self.stop.child_token();
         let context = Arc::new(ConnectionContext::new(account, duty));
         context.report(Condition::START);
         self.start(Slot { context, backoff, was_watched: false, stop }, Duration::ZERO);
@@ -195,13 +224,14 @@ impl Sessions {
         self.slots.insert(task.id(), slot);
     }
 
-    async fn supervise(mut self) {
+    async fn supervise(mut self, mut changes: mpsc::Receiver<AccountChanges>) {
         let stop = self.stop.clone();
         let (mut wall, mut steady) = (SystemTime::now(), Instant::now());
-        while !self.tasks.is_empty() {
+        while !self.tasks.is_empty() || !changes.is_closed() {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Some(changes) = changes.recv() => self.change(changes),
                 Some(request) = self.requests.recv() => self.requested(request),
                 () = sleep(CLOCK_INTERVAL) => {
                     let (wall_now, steady_now) = (SystemTime::now(), Instant::now());
@@ -218,6 +248,9 @@ impl Sessions {
             warn!(open = self.tasks.len(), grace = ?GRACE, "grace period over, dropping IMAP connections");
             self.tasks.shutdown().await;
         }
+        for slot in self.slots.values() {
+            self.shared.handle.forget(&slot.context.account.name);
+        }
     }
 
     /// The machine was asleep: what looks like a connection may be none any more.
@@ -232,8 +265,12 @@ impl Sessions {
     fn requested(&mut self, request: ConnectionRequest) {
         let ConnectionRequest::Watch(account, mailboxes) = request;
         let mut missing: Vec<Arc<Mailbox>> = mailboxes;
-        let running = self.slots.values().filter(|slot| !slot.stop.is_cancelled());
-        for slot in running.filter(|slot| Arc::ptr_eq(&slot.context.account, &account)) {
+        let is_running = |slot: &&Slot| !slot.stop.is_cancelled() && Arc::ptr_eq(&slot.context.account, &account);
+        // An account that is about to end gets no more of them.
+        if !self.slots.values().any(|slot| is_running(&slot)) {
+            return;
+        }
+        for slot in self.slots.values().filter(is_running) {
             let Duty::Mailbox(mailbox) = &slot.context.duty else { continue };
             match missing.iter().position(|wanted| wanted.name == mailbox.name) {
                 Some(index) => drop(missing.swap_remove(index)),
@@ -255,13 +292,22 @@ impl Sessions {
         };
         let Some(mut slot) = self.slots.remove(&id) else { return };
         match result {
-            _ if slot.stop.is_cancelled() => slot.context.account.health.forget(slot.context.name()),
+            _ if slot.stop.is_cancelled() => {
+                slot.context.account.health.forget(slot.context.name());
+                self.has_ended(&slot.context.account.name);
+            }
             // A log that is closed is not opened again: postrider is on its way out.
             Ok(()) | Err(ImapError::Append(AppendError::Closed)) => {}
             // The server has no place for it: the account's first connection looks after its mailbox too.
             Err(err) if err.refusal() == Some(Refusal::Capacity) && slot.context.give_up() => {
                 slot.failed(&err);
                 slot.context.account.health.forget(slot.context.name());
+            }
+            // What became of the mailbox is found out there, too, and another one may have the connection.
+            Err(err @ ImapError::Mailbox { .. }) if slot.context.give_up() => {
+                let account = &slot.context.account;
+                warn!(account = %account.name, error = err.reason(), "not opened, its connection is given up");
+                account.health.forget(slot.context.name());
             }
             Err(err) => {
                 let after = slot.failed(&err);
@@ -342,7 +388,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         let (connections, _requests) = mpsc::channel(1);
-        let mut shared = Shared {
+        let shared = Shared {
+            ways: Arc::default(),
+            hosts: Hosts::new(&ImapConfig::default()),
             config: Arc::default(),
             event_log: event_log.clone(),
             registry: Registry::default(),
@@ -358,7 +406,7 @@ mod tests {
             imap: imap.map(Arc::new),
             jmap: None,
         };
-        let account = shared.contexts(vec![account]).remove(0);
+        let account = shared.context(account).unwrap();
         let context = Arc::new(ConnectionContext::new(account, Duty::Account));
         let stop = CancellationToken::new();
         let size = std::mem::size_of_val(&session(context, &stop));

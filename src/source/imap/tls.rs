@@ -21,11 +21,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tracing::warn;
 
 use super::error::ImapError;
 use super::socket::{Socket, unbracketed};
+use super::tls_stream::TlsStream;
 use crate::registry::{CertificatePin, ImapEndpoint};
 
 /// What decides how TLS to a server is done.
@@ -74,8 +74,8 @@ impl TlsSettings {
         let name =
             ServerName::try_from(unbracketed(host).to_owned()).map_err(|_| ImapError::HostName(host.to_owned()))?;
         let trust = Trust::of(endpoint);
-        let connector = TlsConnector::from(self.settings(&trust, host).await?);
-        let handshake = timeout(limit, connector.connect(name, stream)).await;
+        let settings = self.settings(&trust, host).await?;
+        let handshake = timeout(limit, TlsStream::connect(settings, name, stream)).await;
         match handshake.map_err(|_| ImapError::Timeout("the TLS handshake", limit))? {
             Ok(stream) => Ok(Socket::Tls(Box::new(stream))),
             Err(err) if is_about_certificate(&err) => {
@@ -288,7 +288,7 @@ mod tests {
         let mut greeting = String::new();
         stream.read_to_string(&mut greeting).await.unwrap();
         assert_eq!(greeting, "* OK\r\n");
-        stream.get_ref().1.handshake_kind().unwrap()
+        stream.state().handshake_kind().unwrap()
     }
 
     #[tokio::test]

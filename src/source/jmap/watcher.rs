@@ -3,13 +3,13 @@
 //! A session opens the event stream first and asks what changed then, so that nothing falls in between; without a
 //! stream it asks again and again. What is known of an account outlives its sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Semaphore;
-use tokio::task::{Id, JoinSet};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
@@ -19,9 +19,9 @@ use super::client::{Client, Events, Session};
 use super::config::JmapConfig;
 use super::error::JmapError;
 use super::object::StateChange;
-use crate::event::Origin;
+use crate::event::{AccountName, Origin};
 use crate::event_log::{AppendError, EventLog};
-use crate::registry::{self, Registry};
+use crate::registry::{self, AccountChanges, Registry};
 use crate::source::imap::{Announcements, Backoff, Condition, Health, after_refused_login};
 
 /// For a commit to be finished.
@@ -40,74 +40,151 @@ const FAILURES_ANNOUNCED: u32 = 2;
 /// Where the server asks for patience and does not say for how long.
 const AFTER_THROTTLED: Duration = Duration::from_mins(10);
 
-/// Watches all accounts that have a JMAP server, until `stop`. What happens becomes events in `event_log`, together
-/// with the position in the account; `registry` is told how each account is doing.
+/// Watches the accounts that `changes` bring, as far as they have a JMAP server, until `stop`. What happens becomes
+/// events in `event_log`, together with the position in the account; `registry` is told how each account is doing. An
+/// account goes on as it is until `changes` name it.
 ///
 /// # Cancel safety
 /// Dropping the future ends all connections; nothing is lost, since positions move with the events.
 pub async fn watch(
-    accounts: Vec<registry::Account>,
     config: JmapConfig,
     event_log: EventLog,
     registry: Registry,
+    changes: mpsc::Receiver<AccountChanges>,
     stop: CancellationToken,
 ) {
-    let config = Arc::new(config);
     let announcements = Arc::new(Announcements::default());
     let mut telling = JoinSet::new();
     let (waiting, log, ending) = (announcements.clone(), event_log.clone(), stop.clone());
     telling.spawn(async move { waiting.announce(&log, &ending).await });
-    let mut watchers = Watchers { tasks: JoinSet::new(), running: HashMap::new(), stop: stop.clone() };
-    let mut hosts: HashMap<String, Arc<Semaphore>> = HashMap::new();
-    for account in accounts {
-        let Some(endpoint) = account.jmap else { continue };
-        let health = Health::new(account.name.clone(), Origin::Jmap, registry.clone(), announcements.clone());
-        health.report(Context::CONNECTION, Condition::START);
-        let places =
-            hosts.entry(endpoint.url.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX)));
-        let (config, event_log) = (config.clone(), event_log.clone());
-        let (name, content) = (account.name, account.content);
-        watchers.start(Arc::new(Context { name, content, endpoint, config, event_log, health }), places.clone());
-    }
-    watchers.supervise().await;
+    let watchers = Watchers {
+        config: Arc::new(config),
+        event_log,
+        registry,
+        announcements,
+        hosts: HashMap::new(),
+        tasks: JoinSet::new(),
+        running: HashMap::new(),
+        waiting: HashMap::new(),
+        stop,
+    };
+    watchers.supervise(changes).await;
     telling.shutdown().await;
 }
 
-type Watched = (Arc<Context>, Arc<Semaphore>);
+/// One account, while it is watched.
+#[derive(Clone)]
+struct Watched {
+    context: Arc<Context>,
+    connects: Arc<Semaphore>,
+    /// Cancelled when it is no longer wanted in this form.
+    stop: CancellationToken,
+}
 
 struct Watchers {
+    config: Arc<JmapConfig>,
+    event_log: EventLog,
+    registry: Registry,
+    announcements: Arc<Announcements>,
+    hosts: HashMap<String, Arc<Semaphore>>,
     tasks: JoinSet<()>,
     running: HashMap<Id, Watched>,
+    /// Accounts in their new form, while the old one is about to end.
+    waiting: HashMap<AccountName, registry::Account>,
     stop: CancellationToken,
 }
 
 impl Watchers {
-    fn start(&mut self, context: Arc<Context>, connects: Arc<Semaphore>) {
-        let span = info_span!("jmap.account", account = %context.name);
-        let stop = self.stop.clone();
-        let watcher = Watcher::new(context.clone(), connects.clone());
-        let task = self.tasks.spawn(async move { watcher.run(&stop).await }.instrument(span));
-        self.running.insert(task.id(), (context, connects));
+    fn begin(&mut self, account: registry::Account) {
+        let Some(endpoint) = account.jmap else { return };
+        let (name, content) = (account.name, account.content);
+        let health = Health::new(name.clone(), Origin::Jmap, self.registry.clone(), self.announcements.clone());
+        health.report(Context::CONNECTION, Condition::START);
+        let places = || Arc::new(Semaphore::new(CONNECTS_PER_HOST_MAX));
+        let connects = self.hosts.entry(endpoint.url.clone()).or_insert_with(places).clone();
+        let (config, event_log) = (self.config.clone(), self.event_log.clone());
+        let context = Arc::new(Context { name, content, endpoint, config, event_log, health });
+        self.start(Watched { context, connects, stop: self.stop.child_token() });
     }
 
-    async fn supervise(mut self) {
+    fn start(&mut self, watched: Watched) {
+        let span = info_span!("jmap.account", account = %watched.context.name);
+        let stop = watched.stop.clone();
+        let watcher = Watcher::new(watched.context.clone(), watched.connects.clone());
+        let task = self.tasks.spawn(async move { watcher.run(&stop).await }.instrument(span));
+        self.running.insert(task.id(), watched);
+    }
+
+    /// Ends what is gone, and begins what has come: an account's position has one writer, so that one form of it has to
+    /// end before the next begins.
+    fn change(&mut self, changes: AccountChanges) {
+        let AccountChanges { gone, come } = changes;
+        self.waiting.retain(|account, _| !gone.contains(account));
+        let mut ending = BTreeSet::new();
+        for watched in self.running.values().filter(|watched| gone.contains(&watched.context.name)) {
+            watched.stop.cancel();
+            ending.insert(watched.context.name.clone());
+        }
+        for account in come {
+            if ending.contains(&account.name) {
+                self.waiting.insert(account.name.clone(), account);
+            } else {
+                self.begin(account);
+            }
+        }
+    }
+
+    /// Takes note of a panic, and says when the account is tried again.
+    fn panicked(&self, err: &JoinError) -> Option<Duration> {
+        let Watched { context, .. } = self.running.get(&err.id())?;
+        error!(account = %context.name, error = %err, "a JMAP watcher panicked");
+        let pause = context.config.retry_max;
+        report_failure(context, &JmapError::Panicked, pause, true);
+        Some(pause)
+    }
+
+    /// The pause after a panic is over.
+    fn again(&mut self, id: Id) {
+        match self.running.get(&id).cloned() {
+            Some(watched) if !watched.stop.is_cancelled() => {
+                self.running.remove(&id);
+                self.start(watched);
+            }
+            _ => self.ended(id),
+        }
+    }
+
+    fn ended(&mut self, id: Id) {
+        let Some(watched) = self.running.remove(&id) else { return };
+        if watched.stop.is_cancelled() {
+            watched.context.health.forget(Context::CONNECTION);
+        }
+        if let Some(account) = self.waiting.remove(&watched.context.name) {
+            self.begin(account);
+        }
+    }
+
+    async fn supervise(mut self, mut changes: mpsc::Receiver<AccountChanges>) {
         let stop = self.stop.clone();
         let mut again = JoinSet::new();
-        loop {
+        while !self.tasks.is_empty() || !again.is_empty() || !changes.is_closed() {
             tokio::select! {
                 () = stop.cancelled() => break,
-                ended = self.tasks.join_next_with_id() => match ended {
-                    Some(Ok((id, ()))) => drop(self.running.remove(&id)),
-                    Some(Err(err)) => if let Some((context, connects)) = self.running.remove(&err.id()) {
-                        error!(account = %context.name, error = %err, "a JMAP watcher panicked");
-                        let pause = context.config.retry_max;
-                        report_failure(&context, &JmapError::Panicked, pause, true);
-                        again.spawn(async move { tokio::time::sleep(pause).await; (context, connects) });
+                Some(changes) = changes.recv() => self.change(changes),
+                Some(ended) = self.tasks.join_next_with_id() => match ended {
+                    Ok((id, ())) => self.ended(id),
+                    Err(err) => if let Some(pause) = self.panicked(&err) {
+                        let (id, stop) = (err.id(), self.running.get(&err.id()).map(|watched| watched.stop.clone()));
+                        again.spawn(async move {
+                            if let Some(stop) = stop {
+                                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                            }
+                            id
+                        });
                     },
-                    None if again.is_empty() => return,
-                    None => stop.cancelled().await,
                 },
-                Some(Ok((context, connects))) = again.join_next() => self.start(context, connects),
+                Some(Ok(id)) = again.join_next() => self.again(id),
+                else => break,
             }
         }
         let drained = timeout(GRACE, async { while self.tasks.join_next().await.is_some() {} }).await;

@@ -40,7 +40,7 @@ impl AccessToken {
 /// An account's tokens while the program runs.
 #[derive(Debug, Default)]
 pub(in super::super) struct Tokens {
-    access: Option<AccessToken>,
+    access: Option<Box<AccessToken>>,
     /// A refresh token that replaced the stored one and could not be stored.
     unsaved: Option<SecretString>,
 }
@@ -48,7 +48,7 @@ pub(in super::super) struct Tokens {
 impl Tokens {
     /// The access token that is kept, if it still counts for long enough.
     pub(in super::super) fn fresh(&self, now: Instant) -> Option<AccessToken> {
-        self.access.clone().filter(|token| token.is_fresh(now))
+        self.access.as_deref().filter(|token| token.is_fresh(now)).cloned()
     }
 
     /// Drops the access token, unless it was renewed since `refused` was taken.
@@ -86,7 +86,7 @@ impl Tokens {
                 }
             };
         }
-        self.access = Some(granted.access.clone());
+        self.access = Some(Box::new(granted.access.clone()));
         Ok(granted.access)
     }
 }
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_refused_token_is_forgotten_and_a_newer_one_kept() {
         let access = granted(200, r#"{"access_token":"new"}"#).ok().unwrap().access;
-        let mut tokens = Tokens { access: Some(access), unsaved: None };
+        let mut tokens = Tokens { access: Some(access.into()), unsaved: None };
         tokens.forget(&SecretString::from("old"));
         assert!(tokens.fresh(Instant::now()).is_some());
         tokens.forget(&SecretString::from("new"));
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn no_token_shows_in_what_is_logged() {
         let tokens = Tokens {
-            access: granted(200, r#"{"access_token":"hunter2"}"#).ok().map(|it| it.access),
+            access: granted(200, r#"{"access_token":"hunter2"}"#).ok().map(|it| it.access.into()),
             unsaved: Some("hunter2".into()),
         };
         assert!(!format!("{tokens:?}").contains("hunter2"));

@@ -146,6 +146,8 @@ pub struct SearchResult {
     pub found: UidSet,
     /// The highest MODSEQ of what was found.
     pub mod_seq: Option<u64>,
+    /// It makes no sense, and nothing of it is here: the answer is not whole, whatever other lines it has.
+    pub is_broken: bool,
 }
 
 /// What a FETCH response said of one message. An item that was not in it is `None`.

@@ -1,13 +1,19 @@
 //! SEARCH (RFC 3501 §7.2.5, with RFC 7162's MODSEQ) and ESEARCH (RFC 9051 §7.3.4).
 //!
-//! All or nothing: one number that is left out would look like a message that is gone.
+//! All or nothing: one number that is left out would look like a message that is gone. What makes no sense is known to
+//! be part of an answer all the same, so that the other lines of it are not taken for the whole.
 
 use super::UidSet;
-use super::response::SearchResult;
+use super::response::{Response, SearchResult};
 use super::tokenizer::{Malformed, Tokens, lossy, number};
 
 /// Ranges of one answer: 2 MiB have no room for more UIDs of five digits.
 pub(super) const RANGES_MAX: usize = 400_000;
+
+pub(super) fn response(read: Result<SearchResult, Malformed>) -> Response {
+    let broken = |Malformed| SearchResult { is_broken: true, ..SearchResult::default() };
+    Response::Search(Box::new(read.unwrap_or_else(broken)))
+}
 
 /// What follows `* SEARCH`.
 pub fn parse(tokens: &mut Tokens<'_>) -> Result<SearchResult, Malformed> {
@@ -28,7 +34,7 @@ pub fn parse(tokens: &mut Tokens<'_>) -> Result<SearchResult, Malformed> {
             _ => {}
         }
     }
-    Ok(SearchResult { tag: None, found: UidSet::of_ranges(ranges), mod_seq })
+    Ok(SearchResult { found: UidSet::of_ranges(ranges), mod_seq, ..SearchResult::default() })
 }
 
 /// `(MODSEQ 917162500)`
@@ -87,10 +93,9 @@ mod tests {
     #[test]
     fn the_extended_form_says_what_it_answers() {
         let result = found("ESEARCH (TAG \"p7\") UID COUNT 5 ALL 9,4:1 MODSEQ 7 X-NEW (a b) MIN 1");
-        assert_eq!(
-            result,
-            SearchResult { tag: Some("p7".into()), found: UidSet::parse("1:4,9", 9).unwrap(), mod_seq: Some(7) }
-        );
+        let uids = UidSet::parse("1:4,9", 9).unwrap();
+        let expected = SearchResult { tag: Some("p7".into()), found: uids, mod_seq: Some(7), is_broken: false };
+        assert_eq!(result, expected);
         assert_eq!(found("ESEARCH (TAG \"p7\") UID").found, UidSet::new());
         assert_eq!(found("ESEARCH").tag, None);
     }
@@ -98,6 +103,7 @@ mod tests {
     /// One number that is left out would look like a message that is gone.
     #[test]
     fn all_or_nothing() {
+        let broken = SearchResult { is_broken: true, ..SearchResult::default() };
         for wrong in [
             "SEARCH 1 x 2",
             "SEARCH 4294967296",
@@ -107,10 +113,10 @@ mod tests {
             "ESEARCH ALL",
             "ESEARCH ALL 0",
         ] {
-            assert_eq!(parse_response(format!("* {wrong}\r\n").as_bytes()), Response::Unreadable, "{wrong}");
+            assert_eq!(found(wrong), broken, "{wrong}");
         }
         let scattered = "1 3 ".repeat(RANGES_MAX / 2 + 1);
-        assert_eq!(parse_response(format!("* SEARCH {scattered}\r\n").as_bytes()), Response::Unreadable);
+        assert_eq!(found(&format!("SEARCH {scattered}")), broken);
     }
 
     #[test]
