@@ -27,7 +27,7 @@ use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, Oa
 use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::jmap::JmapConfig;
-use crate::source::smtp::SmtpConfig;
+use crate::source::smtp::{ListenerConfig, SmtpConfig};
 use crate::transport::StreamConfig;
 
 pub(crate) use check::is_loopback;
@@ -171,7 +171,9 @@ impl Config {
             imap: Some(imap.into()),
             jmap: Some(jmap.into()),
         };
-        Self { account: vec![account], ..Self::default() }
+        let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
+        let smtp = SmtpConfig { listener, ..SmtpConfig::default() };
+        Self { account: vec![account], smtp, ..Self::default() }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::smtp::{self, Routing, RoutingError};
+use crate::source::smtp::{self, ListenerConfig, Routing, RoutingError, SocketAddress};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -62,6 +62,15 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// A Unix socket.
+    #[error("cannot listen on the Unix socket {}; its folder must be there, and postrider may write to it", path.display())]
+    UnixSocket {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// A server whose ports are open.
@@ -70,7 +79,8 @@ pub struct Server {
     config: Config,
     http: Option<TcpListener>,
     http_address: SocketAddr,
-    smtp: Option<(TcpListener, Routing)>,
+    /// Until it runs.
+    smtp: Option<(Vec<smtp::Listener>, Routing)>,
     event_log: EventLog,
     registry: Registry,
     watcher: WatcherHandle,
@@ -89,12 +99,12 @@ impl Server {
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let smtp = if config.smtp.enabled {
-            let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
-            Some((listen(config.smtp.listen, "SMTP", "smtp").await?, routing))
-        } else {
-            None
-        };
+        let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
+        let mut listeners = Vec::new();
+        for listener in config.smtp.listeners() {
+            listeners.push(receive_on(&listener).await?);
+        }
+        let smtp = Some((listeners, routing));
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
@@ -120,7 +130,8 @@ impl Server {
 
     /// Where SMTP is received, unless it is switched off.
     pub fn smtp_address(&self) -> Option<SocketAddr> {
-        self.smtp.as_ref().map(|(listener, _)| listener.local_addr().unwrap_or(self.config.smtp.listen))
+        let (listeners, _) = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
+        Some(listeners.first().and_then(smtp::Listener::address).unwrap_or(self.config.smtp.listen))
     }
 
     /// The address of the page, with a token that is good for an hour behind `#`.
@@ -150,10 +161,10 @@ impl Server {
 
         let mut sources =
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
-        if let Some((listener, routing)) = self.smtp.take() {
+        if let Some((listeners, routing)) = self.smtp.take() {
             let config = self.config.smtp.clone();
             let receiver = smtp::Receiver::new(config, routing, self.event_log.clone(), &self.metrics);
-            sources.spawn(smtp::serve(listener, receiver, grace, stop.clone()));
+            sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;
         let router = self.router(&streams, &upgraded);
@@ -255,6 +266,13 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("the accounts' addresses", recipients(old) != recipients(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+}
+
+async fn receive_on(listener: &ListenerConfig) -> Result<smtp::Listener, StartError> {
+    smtp::Listener::bind(listener).await.map_err(|source| match listener.listen {
+        SocketAddress::Tcp(address) => StartError::Listen { protocol: "SMTP", flag: "smtp", address, source },
+        SocketAddress::Unix(ref path) => StartError::UnixSocket { path: path.clone(), source },
+    })
 }
 
 async fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {

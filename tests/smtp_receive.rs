@@ -13,10 +13,10 @@ use postrider::event::{Event, TopicMatcher};
 use postrider::event_log::{EventLog, EventLogConfig, Position, Selection};
 use postrider::metrics::Metrics;
 use postrider::registry::Account;
-use postrider::source::smtp::{Receiver, Routing, SmtpConfig, serve};
+use postrider::source::smtp::{Listener, Receiver, Routing, SmtpConfig, serve};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -43,16 +43,19 @@ impl Server {
             let text = format!("name = '{name}'\ncontent = 'text'\naddresses = ['{name}@example.org']");
             toml::from_str::<Account>(&text).unwrap()
         };
-        let config: SmtpConfig = toml::from_str(settings).unwrap();
+        let config: SmtpConfig = toml::from_str(&format!("listen = '127.0.0.1:0'\n{settings}")).unwrap();
         config.check().unwrap();
         let routing = Routing::new(&[account("alice"), account("bob")], config.local_domains.as_deref()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let mut listeners = Vec::new();
+        for listener in config.listeners() {
+            listeners.push(Listener::bind(&listener).await.unwrap());
+        }
+        let address = listeners[0].address().unwrap();
         let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
         running.spawn(serve(
-            listener,
+            listeners,
             Receiver::new(config, routing, event_log.clone(), &Metrics::default()),
             grace,
             stop.clone(),

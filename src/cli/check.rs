@@ -13,6 +13,7 @@ use postrider::event::AccountName;
 use postrider::event_log::{EventLog, OpenError};
 use postrider::registry::{Account, Credentials, ImapEndpoint};
 use postrider::source::imap::{self, ImapConfig};
+use postrider::source::smtp::SocketAddress;
 use tokio::net::TcpListener;
 
 use self::mailboxes::Found;
@@ -37,8 +38,12 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
     failed += usize::from(!report("data folder", data_folder(&data_dir, &loaded.config))?);
     super::runtime()?.block_on(async {
         failed += usize::from(!report("HTTP", port(loaded.config.http.listen).await)?);
-        if loaded.config.smtp.enabled {
-            failed += usize::from(!report("SMTP", port(loaded.config.smtp.listen).await)?);
+        for listener in loaded.config.smtp.listeners() {
+            let found = match &listener.listen {
+                SocketAddress::Tcp(address) => port(*address).await,
+                SocketAddress::Unix(path) => unix_socket(path),
+            };
+            failed += usize::from(!report(listener.role.name(), found)?);
         }
         let credentials = Credentials::new(&data_dir, &loaded.config.credentials);
         for Account { name, imap, .. } in &loaded.config.account {
@@ -67,6 +72,16 @@ async fn port(address: SocketAddr) -> Result<String, String> {
             Ok(format!("{address} is in use: fine if postrider is running, else choose another"))
         }
         Err(err) => Err(format!("cannot listen on {address}: {err}")),
+    }
+}
+
+fn unix_socket(path: &Path) -> Result<String, String> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    // Whether postrider may write there is known for sure only when it tries.
+    match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() && !found.permissions().readonly() => Ok(format!("{} can be made", path.display())),
+        Ok(_) => Err(format!("{} is no folder in which {} could be made", folder.display(), path.display())),
+        Err(err) => Err(format!("there is no folder {} for the socket: {err}", folder.display())),
     }
 }
 

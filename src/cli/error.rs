@@ -159,7 +159,9 @@ impl CliError {
                 | StartError::EventLog(OpenError::Folder(..)),
             ) => EX_CONFIG,
             // What is taken may be free later, once the other process has ended.
-            Self::Start(StartError::Listen { .. } | StartError::EventLog(OpenError::InUse(_)))
+            Self::Start(
+                StartError::Listen { .. } | StartError::UnixSocket { .. } | StartError::EventLog(OpenError::InUse(_)),
+            )
             | Self::Unreachable(..)
             | Self::Oauth(OauthError::Temporary(_))
             | Self::Check(_) => EX_UNAVAILABLE,

@@ -79,9 +79,9 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, CliError> {
         let signals = Signals::listen()?;
         let data_dir = loaded.config.data_dir()?;
         let (config, file) = loaded.into_checked();
-        let accounts = accounts(&config);
+        let sources = sources(&config);
         let server = Server::open(config, &data_dir).await?;
-        super::print(banner(&server, &accounts, file.as_deref(), &data_dir).as_bytes())?;
+        super::print(banner(&server, &sources, file.as_deref(), &data_dir).as_bytes())?;
         Ok(signals.run(server, || reloader.load()).await)
     })
 }
@@ -144,7 +144,7 @@ impl Reloader {
 }
 
 /// What is on, for whoever started it.
-fn banner(server: &Server, accounts: &str, file: Option<&Path>, data_dir: &Path) -> String {
+fn banner(server: &Server, sources: &str, file: Option<&Path>, data_dir: &Path) -> String {
     let smtp = match server.smtp_address() {
         Some(address) => address.to_string(),
         None => "off".to_owned(),
@@ -156,15 +156,19 @@ fn banner(server: &Server, accounts: &str, file: Option<&Path>, data_dir: &Path)
         server.http_address(),
         data_dir.display(),
     );
-    text.push_str(accounts);
+    text.push_str(sources);
     text.push_str("\nSign in, within an hour (`postrider token` makes tokens for programs):\n  ");
     text.push_str(&server.sign_in_link());
     text.push('\n');
     text
 }
 
-fn accounts(config: &Config) -> String {
+/// Where mail comes from.
+fn sources(config: &Config) -> String {
     let mut text = String::new();
+    for listener in &config.smtp.listener {
+        text.extend(["  ", listener.role.name(), "      ", &listener.listen.to_string(), "\n"]);
+    }
     for account in &config.account {
         let name = &account.name;
         let way = match &account.imap {

@@ -1,11 +1,12 @@
 //! The SMTP receiver: takes mail for the configured accounts and turns each message into events (RFC 5321).
 //!
-//! From the inside out: `path`, `command`, `line` and `data` parse; [`Routing`] decides where a recipient's mail goes;
+//! From the inside out: `path`, `parameter`, `command`, `line` and `data` parse, `collector` keeps; [`Routing`] decides where a recipient's mail goes;
 //! `session` is the dialogue, a state machine without I/O; `connection` gives it a socket, a clock and the event log;
 //! [`serve`] accepts connections and ends them. The receiver keeps no mail and relays none: what it answers with 250
 //! is committed to the event log, in one append for all recipients.
 
 mod budget;
+mod collector;
 mod command;
 mod config;
 mod connection;
@@ -15,10 +16,15 @@ mod delivery;
 mod line;
 mod listener;
 mod metrics;
+mod parameter;
 mod path;
+mod places;
+mod receiver;
 mod routing;
 mod session;
 
-pub use config::{SmtpConfig, SmtpConfigError};
-pub use listener::{Receiver, serve};
+pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress};
+pub use listener::Listener;
+pub use receiver::{Receiver, serve};
 pub use routing::{Routing, RoutingError};
+pub use session::Role;

@@ -1,8 +1,9 @@
 //! SMTP commands: one line without its CRLF becomes a [`Command`], or the reason why it is none.
 //!
 //! Nothing here knows in which order commands may come (that is `session`) or which recipients exist (`routing`).
-//! STARTTLS, AUTH and BDAT have their places in [`parse`] when the receiver learns them.
+//! STARTTLS and AUTH have their places in [`parse`] when the receiver learns them.
 
+use super::parameter::{self, MailParameters};
 use super::path::{self, Path};
 
 /// A command that was understood.
@@ -14,10 +15,19 @@ pub(super) enum Command {
     Ehlo,
     /// A transaction begins.
     Mail(Mail),
+    /// The client named itself, and speaks LMTP (RFC 2033 §4.1).
+    Lhlo,
     /// One more recipient.
     Rcpt(Path),
     /// The message follows.
     Data,
+    /// A part of the message follows, so many octets (RFC 3030 §2).
+    Bdat {
+        /// Its octets.
+        octets: u64,
+        /// Whether the message ends with it.
+        last: bool,
+    },
     /// The transaction is given up.
     Rset,
     /// Nothing is asked.
@@ -35,10 +45,8 @@ pub(super) enum Command {
 pub(super) struct Mail {
     /// The reverse-path; none for `<>`.
     pub from: Option<Path>,
-    /// The size that the message will have, in octets (RFC 1870 §6); 0 where nothing was said.
-    pub size: u64,
-    /// Addresses and headers may hold UTF-8 (RFC 6531 §3.4).
-    pub smtputf8: bool,
+    /// What was said besides.
+    pub parameters: MailParameters,
 }
 
 /// Why a line is not a command.
@@ -109,12 +117,14 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
         _ if is("DATA") => alone(Command::Data),
         _ if is("EHLO") => named(Command::Ehlo, "501 5.5.4 Syntax: EHLO hostname"),
         _ if is("HELO") => named(Command::Helo, "501 5.5.4 Syntax: HELO hostname"),
+        _ if is("LHLO") => named(Command::Lhlo, "501 5.5.4 Syntax: LHLO hostname"),
+        _ if is("BDAT") => parse_bdat(argument),
         _ if is("RSET") => alone(Command::Rset),
         _ if is("NOOP") => Ok(Command::Noop),
         _ if is("QUIT") => alone(Command::Quit),
         _ if is("HELP") => Ok(Command::Help),
         _ if is("VRFY") => named(Command::Vrfy, "501 5.5.4 Syntax: VRFY address"),
-        _ if ["EXPN", "STARTTLS", "AUTH", "BDAT", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
+        _ if ["EXPN", "STARTTLS", "AUTH", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
         _ if is("XCLIENT") || is("XFORWARD") => Err(CommandError::NotAuthorized),
         _ if FOREIGN.iter().any(|name| verb.eq_ignore_ascii_case(name)) => Err(CommandError::OtherProtocol),
         _ => Err(CommandError::Unknown),
@@ -129,39 +139,21 @@ fn is_name(argument: &[u8]) -> bool {
 fn parse_mail(argument: &[u8]) -> Result<Mail, CommandError> {
     let argument = after_keyword(argument, "FROM:").ok_or(CommandError::ReversePath)?;
     let (from, parameters) = path::bracketed(argument).ok_or(CommandError::ReversePath)?;
-    let (mut size, mut body, mut smtputf8) = (None, None, None);
-    for parameter in parameters.split_ascii_whitespace() {
-        let (keyword, value) = match parameter.split_once('=') {
-            Some((keyword, value)) => (keyword, Some(value)),
-            None => (parameter, None),
-        };
-        let is = |name| keyword.eq_ignore_ascii_case(name);
-        let repeated = match value {
-            Some(value) if is("SIZE") => size.replace(parse_size(value)?).is_some(),
-            Some(value) if is("BODY") => body.replace(parse_body(value)?).is_some(),
-            None if is("SMTPUTF8") => smtputf8.replace(()).is_some(),
-            _ if is("SIZE") || is("BODY") || is("SMTPUTF8") => return Err(CommandError::Parameter),
-            _ => return Err(CommandError::UnknownParameter),
-        };
-        if repeated {
-            return Err(CommandError::Parameter);
-        }
-    }
-    Ok(Mail { from, size: size.unwrap_or(0), smtputf8: smtputf8.is_some() })
+    Ok(Mail { from, parameters: parameter::of_mail(parameters)? })
 }
 
-/// RFC 1870 §6: up to 20 digits. What does not fit 64 bits is more than any limit.
-fn parse_size(value: &str) -> Result<u64, CommandError> {
-    if value.is_empty() || value.len() > 20 || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(CommandError::Parameter);
+/// RFC 3030 §2.
+fn parse_bdat(argument: &[u8]) -> Result<Command, CommandError> {
+    const USAGE: CommandError = CommandError::Argument("501 5.5.4 Syntax: BDAT octets [LAST]");
+    let mut words = std::str::from_utf8(argument).map_err(|_| USAGE)?.split_ascii_whitespace();
+    let octets = words.next().filter(|octets| octets.bytes().all(|byte| byte.is_ascii_digit())).ok_or(USAGE)?;
+    // What does not fit is more than any limit.
+    let octets = octets.parse().unwrap_or(u64::MAX);
+    match (words.next(), words.next()) {
+        (None, _) => Ok(Command::Bdat { octets, last: false }),
+        (Some(word), None) if word.eq_ignore_ascii_case("LAST") => Ok(Command::Bdat { octets, last: true }),
+        _ => Err(USAGE),
     }
-    Ok(value.parse().unwrap_or(u64::MAX))
-}
-
-/// RFC 6152 §2. Data is taken as octets, so that both bodies are the same to us.
-fn parse_body(value: &str) -> Result<(), CommandError> {
-    let known = value.eq_ignore_ascii_case("7BIT") || value.eq_ignore_ascii_case("8BITMIME");
-    if known { Ok(()) } else { Err(CommandError::Parameter) }
 }
 
 fn parse_rcpt(argument: &[u8]) -> Result<Path, CommandError> {
@@ -169,7 +161,8 @@ fn parse_rcpt(argument: &[u8]) -> Result<Path, CommandError> {
     let (path, parameters) = path::bracketed(argument).ok_or(CommandError::ForwardPath)?;
     // The null path is for senders only (RFC 5321 §4.1.1.3).
     let path = path.ok_or(CommandError::ForwardPath)?;
-    if parameters.trim_ascii().is_empty() { Ok(path) } else { Err(CommandError::UnknownParameter) }
+    parameter::of_rcpt(parameters)?;
+    Ok(path)
 }
 
 /// What follows `FROM:` or `TO:`. A space behind the colon is wrong and common.
@@ -197,11 +190,17 @@ mod tests {
         assert_eq!(parse(b"noop whatever"), Ok(Command::Noop));
         assert_eq!(parse(b"VRFY alice"), Ok(Command::Vrfy));
         assert_eq!(parse(b"QUIT"), Ok(Command::Quit));
+        assert_eq!(parse(b"BDAT 86 last"), Ok(Command::Bdat { octets: 86, last: true }));
+        assert_eq!(parse(b"bdat 0"), Ok(Command::Bdat { octets: 0, last: false }));
+        let far_too_many = parse(format!("BDAT {}", "9".repeat(30)).as_bytes());
+        assert_eq!(far_too_many, Ok(Command::Bdat { octets: u64::MAX, last: false }));
     }
 
     #[test]
     fn mail_takes_the_parameters_of_the_announced_extensions() {
-        let mail = |size, smtputf8| Command::Mail(Mail { from: Path::parse("a@b"), size, smtputf8 });
+        let mail = |size, smtputf8| {
+            Command::Mail(Mail { from: Path::parse("a@b"), parameters: MailParameters { size, smtputf8 } })
+        };
         assert_eq!(parse(b"MAIL FROM:<a@b>"), Ok(mail(0, false)));
         assert_eq!(parse(b"mail from: <a@b> size=12 body=8bitmime SMTPUTF8"), Ok(mail(12, true)));
         assert_eq!(parse(b"MAIL FROM:<a@b> SIZE=99999999999999999999"), Ok(mail(u64::MAX, false)));
@@ -211,7 +210,7 @@ mod tests {
         }
         assert_eq!(error(&format!("MAIL FROM:<a@b> SIZE={}", "9".repeat(23))), CommandError::Parameter);
         assert_eq!(error("MAIL FROM:<a@b> X-UNKNOWN=1"), CommandError::UnknownParameter);
-        assert_eq!(error("RCPT TO:<a@b> NOTIFY=NEVER"), CommandError::UnknownParameter);
+        assert_eq!(error("RCPT TO:<a@b> X-UNKNOWN=1"), CommandError::UnknownParameter);
     }
 
     #[test]
@@ -219,11 +218,16 @@ mod tests {
         for (line, code) in [
             ("", "500 5.5.1"),
             ("BOGUS", "500 5.5.1"),
-            ("LHLO x", "500 5.5.1"),
             ("EHLO", "501 5.5.4"),
             ("DATA now", "501 5.5.4"),
             ("QUIT now", "501 5.5.4"),
             ("VRFY", "501 5.5.4"),
+            ("LHLO", "501 5.5.4"),
+            ("BDAT", "501 5.5.4"),
+            ("BDAT -1", "501 5.5.4"),
+            ("BDAT x LAST", "501 5.5.4"),
+            ("BDAT 1 FIRST", "501 5.5.4"),
+            ("BDAT 1 LAST x", "501 5.5.4"),
             ("EXPN list", "502 5.5.1"),
             ("MAIL", "501 5.1.7"),
             ("MAIL FROM:a@b", "501 5.1.7"),

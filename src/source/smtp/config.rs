@@ -1,18 +1,21 @@
 //! `[smtp]`: what the receiver listens on, and the bounds of what it takes.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::path::Path;
+use super::session::Role;
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SmtpConfig {
-    /// Whether to receive mail at all. Default: true.
+    /// Whether to listen on `listen`; what `listener` names is listened on all the same. Default: true.
     pub enabled: bool,
     /// Address and port to listen on. Default: `"127.0.0.1:2525"`, for programs on this machine only.
     pub listen: SocketAddr,
@@ -45,6 +48,101 @@ pub struct SmtpConfig {
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
+    /// More sockets to receive mail on, each with what is spoken there. Default: none.
+    pub listener: Vec<ListenerConfig>,
+}
+
+/// `[[smtp.listener]]`: one more socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// What is spoken: `"smtp"`, or `"lmtp"` for a mail server that hands over mail for final delivery.
+    pub role: Role,
+    /// Address and port, or the absolute path of a Unix socket.
+    pub listen: SocketAddress,
+    /// Who may connect to a Unix socket, as the permissions of its file. Default: `"0660"`, its user and group.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+impl ListenerConfig {
+    /// LMTP on the Unix socket `path`.
+    pub fn lmtp(path: impl Into<PathBuf>) -> Self {
+        Self { role: Role::Lmtp, listen: SocketAddress::Unix(path.into()), mode: Mode::default() }
+    }
+}
+
+/// Where to listen: `127.0.0.1:24`, or `/run/postrider/lmtp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SocketAddress {
+    /// Address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl TryFrom<String> for SocketAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.starts_with('/') {
+            return Ok(Self::Unix(PathBuf::from(text)));
+        }
+        let address = text.parse().map_err(|_| {
+            format!("`{text}` is neither ADDRESS:PORT, such as `127.0.0.1:24`, nor the absolute path of a Unix socket")
+        })?;
+        Ok(Self::Tcp(address))
+    }
+}
+
+impl From<SocketAddress> for String {
+    fn from(address: SocketAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A file's permissions, as chmod takes them: octal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mode(u32);
+
+impl Mode {
+    /// As the system takes them.
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self(0o660)
+    }
+}
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bits = u32::from_str_radix(&text, 8).ok().filter(|&bits| bits <= 0o777);
+        bits.map(Self)
+            .ok_or_else(|| format!("`{text}` are no permissions: give octal digits up to 0777, such as `0660`"))
+    }
+}
+
+impl From<Mode> for String {
+    fn from(mode: Mode) -> Self {
+        format!("{:04o}", mode.0)
+    }
 }
 
 impl Default for SmtpConfig {
@@ -63,6 +161,7 @@ impl Default for SmtpConfig {
             reply_timeout: Duration::from_mins(1),
             append_timeout: Duration::from_secs(30),
             local_domains: None,
+            listener: Vec::new(),
         }
     }
 }
@@ -93,6 +192,9 @@ pub enum SmtpConfigError {
         /// The memory of all.
         memory: NonZeroUsize,
     },
+    /// LMTP where only SMTP may be spoken.
+    #[error("a `smtp.listener` speaks LMTP on port 25, which is SMTP's (RFC 2033 §5); 24 is usual for LMTP")]
+    LmtpPort,
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -111,6 +213,10 @@ impl SmtpConfig {
         if message > memory {
             return Err(SmtpConfigError::Memory { message, memory });
         }
+        let is_25 = |at: &SocketAddress| matches!(at, SocketAddress::Tcp(address) if address.port() == 25);
+        if self.listener.iter().any(|listener| listener.role == Role::Lmtp && is_25(&listener.listen)) {
+            return Err(SmtpConfigError::LmtpPort);
+        }
         let timeouts = [
             ("command_timeout", self.command_timeout),
             ("reply_timeout", self.reply_timeout),
@@ -120,6 +226,13 @@ impl SmtpConfig {
             Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
             None => Ok(()),
         }
+    }
+
+    /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.
+    pub fn listeners(&self) -> impl Iterator<Item = ListenerConfig> + '_ {
+        let listen = SocketAddress::Tcp(self.listen);
+        let first = ListenerConfig { role: Role::Smtp, listen, mode: Mode::default() };
+        self.enabled.then_some(first).into_iter().chain(self.listener.iter().cloned())
     }
 
     /// The name in the greeting.
@@ -147,6 +260,29 @@ mod tests {
         assert_eq!(default.data_bytes_per_second_min.get(), 500);
         assert_eq!(default.check(), Ok(()));
         assert!(toml::from_str::<SmtpConfig>("lisen = 1").is_err());
+    }
+
+    #[test]
+    fn listeners_are_addresses_or_sockets() {
+        let text = "listen = '0.0.0.0:25'\n[[listener]]\nrole = 'lmtp'\nlisten = '/run/lmtp'\nmode = '0666'\n\
+                    [[listener]]\nrole = 'smtp'\nlisten = '[::1]:2526'";
+        let config = toml::from_str::<SmtpConfig>(text).unwrap();
+        let listeners: Vec<String> = config
+            .listeners()
+            .map(|listener| format!("{:?} {} {}", listener.role, listener.listen, String::from(listener.mode)))
+            .collect();
+        assert_eq!(listeners, ["Smtp 0.0.0.0:25 0660", "Lmtp /run/lmtp 0666", "Smtp [::1]:2526 0660"]);
+        for wrong in
+            ["listen = 'lmtp.sock'\nrole = 'lmtp'", "listen = '/x'\nrole = 'lmtp'\nmode = '9'", "listen = '/x'"]
+        {
+            let err = toml::from_str::<SmtpConfig>(&format!("[[listener]]\n{wrong}")).unwrap_err().to_string();
+            assert!(["Unix socket", "octal", "role"].iter().any(|word| err.contains(word)), "{err}");
+        }
+        let only_lmtp = "enabled = false\n[[listener]]\nrole = 'lmtp'\nlisten = '/x'";
+        let only_lmtp = toml::from_str::<SmtpConfig>(only_lmtp).unwrap();
+        assert_eq!(only_lmtp.listeners().map(|listener| listener.role).collect::<Vec<_>>(), [Role::Lmtp]);
+        let on_25 = "[[listener]]\nrole = 'lmtp'\nlisten = '0.0.0.0:25'";
+        assert_eq!(toml::from_str::<SmtpConfig>(on_25).unwrap().check(), Err(SmtpConfigError::LmtpPort));
     }
 
     #[test]

@@ -21,9 +21,9 @@ use uuid::Uuid;
 use super::budget::Share;
 use super::deadline::Deadline;
 use super::delivery::commit;
-use super::listener::Receiver;
+use super::receiver::Receiver;
 use super::routing::Peer;
-use super::session::{Next, Outcome, Session, Transaction};
+use super::session::{Next, Outcome, Policy, Session, Transaction};
 
 /// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
 const READ_BYTES: usize = 64 * 1024;
@@ -63,14 +63,20 @@ pub(super) struct Connection<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
-    pub(super) fn new(stream: S, peer: Peer, receiver: &'a Receiver, shutdown: &'a Shutdown) -> Self {
+    pub(super) fn new(
+        stream: S,
+        peer: Peer,
+        receiver: &'a Receiver,
+        policy: &'a Policy,
+        shutdown: &'a Shutdown,
+    ) -> Self {
         let config = &receiver.config;
         let rate_min = config.data_bytes_per_second_min.get();
         Self {
             receiver,
             shutdown,
             stream,
-            session: Session::new(&receiver.policy, peer),
+            session: Session::new(policy, peer),
             deadline: Deadline::new(config.command_timeout, rate_min, Instant::now()),
             share: receiver.budget.share(),
             out: Vec::new(),
@@ -247,7 +253,7 @@ mod tests {
     use super::*;
     use crate::event_log::{EventLog, EventLogConfig};
     use crate::metrics::Metrics;
-    use crate::source::smtp::{Routing, SmtpConfig};
+    use crate::source::smtp::{Role, Routing, SmtpConfig};
 
     #[tokio::test]
     async fn a_client_that_reads_nothing_is_given_up_on() {
@@ -258,7 +264,8 @@ mod tests {
         let shutdown = Shutdown { stop: CancellationToken::new(), now: CancellationToken::new() };
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
-        let session = Connection::new(server, Peer::Loopback, &receiver, &shutdown).run();
+        let policy = receiver.policy(Role::Smtp);
+        let session = Connection::new(server, Peer::Loopback, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

@@ -5,18 +5,7 @@
 //! arrives, and nothing that another server took for text can be made to look like the end of it (SMTP smuggling,
 //! CVE-2023-51764 and its kin).
 
-/// What became of the text.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// The message, dots unstuffed, with the CRLF of its last line.
-    Message(Vec<u8>),
-    /// It was longer than allowed, and is gone.
-    TooBig,
-    /// [`DataReader::give_up`] was called, and it is gone.
-    GivenUp,
-    /// It goes on and on past the limit: there is no end to wait for.
-    Endless,
-}
+use super::collector::{Collector, Ended};
 
 /// What stands before the next octet. The text begins as if behind CRLF: its first line may be the dot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,46 +17,27 @@ enum Before {
     CrLfDotCr,
 }
 
-/// Collects one message.
+/// Reads one message.
 #[derive(Debug)]
 pub(super) struct DataReader {
     before: Before,
-    message: Vec<u8>,
-    /// Octets of text so far, also those that were dropped.
-    received: usize,
-    bytes_max: usize,
-    kept: Kept,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    Yes,
-    TooBig,
-    GivenUp,
+    text: Collector,
 }
 
 impl DataReader {
-    /// A refused message is read to its end to stay in step, but not for longer than this many times the limit.
-    const ENDLESS_FACTOR: usize = 8;
-
     /// Takes messages of up to `bytes_max` octets.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { before: Before::CrLf, message: Vec::new(), received: 0, bytes_max, kept: Kept::Yes }
+        Self { before: Before::CrLf, text: Collector::new(bytes_max) }
     }
 
-    /// Octets of memory that the message takes so far.
-    pub(super) fn memory(&self) -> usize {
-        self.message.capacity()
+    /// The message so far.
+    pub(super) fn text(&self) -> &Collector {
+        &self.text
     }
 
-    /// Octets of text so far.
-    pub(super) fn received(&self) -> usize {
-        self.received
-    }
-
-    /// Forgets the message; what is still to come is read and dropped.
-    pub(super) fn give_up(&mut self) {
-        self.drop_message(Kept::GivenUp);
+    /// The message so far.
+    pub(super) fn text_mut(&mut self) -> &mut Collector {
+        &mut self.text
     }
 
     /// Takes text from the front of `input`. Gives how much of it was used and, at the end of the text, what became of
@@ -76,21 +46,21 @@ impl DataReader {
         let mut rest = input;
         while let Some((&octet, after)) = rest.split_first() {
             match (self.before, octet) {
-                (Before::CrLfDotCr, b'\n') => return (input.len() - after.len(), Some(self.end())),
+                (Before::CrLfDotCr, b'\n') => return (input.len() - after.len(), Some(self.text.end())),
                 (Before::CrLf, b'.') => (self.before, rest) = (Before::CrLfDot, after),
                 (Before::CrLfDot, b'\r') => (self.before, rest) = (Before::CrLfDotCr, after),
                 (Before::Cr, b'\n') => {
-                    self.push(b"\n");
+                    self.text.push(b"\n");
                     (self.before, rest) = (Before::CrLf, after);
                 }
                 // It was no end: the dot was stuffed, the CR behind it is text, and may be half of a CRLF.
                 (Before::CrLfDotCr, _) => {
-                    self.push(b"\r");
+                    self.text.push(b"\r");
                     self.before = Before::Cr;
                 }
                 (Before::Text | Before::Cr | Before::CrLf | Before::CrLfDot, _) => rest = self.take_text(rest),
             }
-            if self.received > self.bytes_max.saturating_mul(Self::ENDLESS_FACTOR) {
+            if self.text.is_endless(0) {
                 return (input.len() - rest.len(), Some(Ended::Endless));
             }
         }
@@ -100,7 +70,7 @@ impl DataReader {
     /// Takes text up to the next dot that follows CRLF, and that dot.
     fn take_text<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
         let Some(at) = memchr::memmem::find(input, b"\r\n.") else {
-            self.push(input);
+            self.text.push(input);
             self.before = match input {
                 [.., b'\r', b'\n'] => Before::CrLf,
                 [.., b'\r'] => Before::Cr,
@@ -109,38 +79,9 @@ impl DataReader {
             return &[];
         };
         let (text, rest) = input.split_at(at + 2);
-        self.push(text);
+        self.text.push(text);
         self.before = Before::CrLfDot;
         rest.strip_prefix(b".").unwrap_or(rest)
-    }
-
-    fn push(&mut self, text: &[u8]) {
-        self.received += text.len();
-        if self.received > self.bytes_max && self.kept == Kept::Yes {
-            self.drop_message(Kept::TooBig);
-        }
-        if self.kept == Kept::Yes {
-            // Doubling as `Vec` does it would take almost twice the limit for a message that keeps it.
-            let (len, capacity) = (self.message.len(), self.message.capacity());
-            if len + text.len() > capacity && capacity > 0 {
-                let grown = capacity.saturating_mul(2).min(self.bytes_max).max(len + text.len());
-                self.message.reserve_exact(grown - len);
-            }
-            self.message.extend_from_slice(text);
-        }
-    }
-
-    fn drop_message(&mut self, kept: Kept) {
-        self.kept = kept;
-        self.message = Vec::new();
-    }
-
-    fn end(&mut self) -> Ended {
-        match self.kept {
-            Kept::Yes => Ended::Message(std::mem::take(&mut self.message)),
-            Kept::TooBig => Ended::TooBig,
-            Kept::GivenUp => Ended::GivenUp,
-        }
     }
 }
 
@@ -231,7 +172,7 @@ mod tests {
         assert_eq!((ended, &rest[..]), (Some(Ended::TooBig), &b"NOOP\r\n"[..]));
         let mut reader = DataReader::new(10);
         assert_eq!(reader.take(&[b'x'; 80]), (80, None));
-        assert_eq!(reader.memory(), 0);
+        assert_eq!(reader.text().memory(), 0);
         assert_eq!(reader.take(b"x"), (1, Some(Ended::Endless)));
     }
 
@@ -239,19 +180,10 @@ mod tests {
     fn a_message_that_was_given_up_is_read_to_its_end() {
         let mut reader = DataReader::new(99);
         assert_eq!(reader.take(b"abc\r\n"), (5, None));
-        assert!(reader.memory() >= 5);
-        reader.give_up();
-        assert_eq!(reader.memory(), 0);
+        assert!(reader.text().memory() >= 5);
+        reader.text_mut().give_up();
+        assert_eq!(reader.text().memory(), 0);
         assert_eq!(reader.take(b"def\r\n.\r\n"), (8, Some(Ended::GivenUp)));
-    }
-
-    #[test]
-    fn a_message_takes_no_more_memory_than_its_limit() {
-        let mut reader = DataReader::new(1000);
-        for _ in 0..100 {
-            assert_eq!(reader.take(b"123456789\n"), (10, None));
-            assert!(reader.memory() <= 1000, "{}", reader.memory());
-        }
     }
 
     fn pieces<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {

@@ -5,11 +5,19 @@
 //! carries out [`Next`]. A message leaves the session as a [`Transaction`]; the session takes no further input until it
 //! hears the [`Outcome`], because the reply to the dot is a promise that the event log has to make.
 
+mod body;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::collector::Collector;
 use super::command::{self, Command, CommandError, Mail};
-use super::data::{DataReader, Ended};
 use super::line::{Line, LineReader};
+use super::parameter::MailParameters;
 use super::path::Path;
 use super::routing::{Destination, NoRoute, Peer, Routing};
+use body::Body;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
 const ERRORS_MAX: u32 = 20;
@@ -20,9 +28,46 @@ const UNKNOWN_RECIPIENTS_MAX: u32 = 50;
 /// Recipients beyond the limit: a client may send all of a long list before it reads a reply (RFC 2920).
 const EXCESS_RECIPIENTS_MAX: u32 = 1000;
 
-/// What holds for all sessions.
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Role {
+    /// SMTP (RFC 5321).
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): a mail server hands over mail for final delivery, and hears of each recipient.
+    Lmtp,
+}
+
+impl Role {
+    /// `SMTP` or `LMTP`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "SMTP",
+            Self::Lmtp => "LMTP",
+        }
+    }
+
+    /// Whether each recipient's delivery has a reply of its own.
+    fn replies_for_each(self) -> bool {
+        self == Self::Lmtp
+    }
+
+    /// The name in the greeting.
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Smtp => "ESMTP",
+            Self::Lmtp => "LMTP",
+        }
+    }
+}
+
+/// What holds for all sessions of a listener.
 #[derive(Debug)]
 pub(super) struct Policy {
+    /// What is spoken.
+    pub role: Role,
     /// The name in the greeting.
     pub hostname: String,
     /// The largest message, in octets.
@@ -30,7 +75,7 @@ pub(super) struct Policy {
     /// Recipients of one message.
     pub recipients_max: usize,
     /// Where recipients go.
-    pub routing: Routing,
+    pub routing: Arc<Routing>,
 }
 
 /// One message with its envelope, to be committed.
@@ -97,7 +142,9 @@ pub(super) struct Session<'a> {
     lines: LineReader,
     greeted: bool,
     transaction: Option<Open>,
-    data: Option<DataReader>,
+    body: Body,
+    /// Replies that the message which was handed out will have.
+    replies_due: usize,
     misuse: Misuse,
     commands: u64,
 }
@@ -108,6 +155,8 @@ struct Open {
     from: Option<Path>,
     smtputf8: bool,
     recipients: Vec<Recipient>,
+    /// The message, when it comes by BDAT.
+    chunks: Option<Collector>,
     /// At least one RCPT was refused, so that "no recipients" is no mistake in the order of commands.
     refused: bool,
 }
@@ -116,19 +165,21 @@ impl<'a> Session<'a> {
     /// A session with a client that has just connected.
     pub(super) fn new(policy: &'a Policy, peer: Peer) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
-        Self { policy, peer, lines, greeted: false, transaction: None, data: None, misuse, commands: 0 }
+        let (greeted, transaction, body) = (false, None, Body::None);
+        Self { policy, peer, lines, greeted, transaction, body, replies_due: 1, misuse, commands: 0 }
     }
 
     /// The first reply. A client that talks before it is merely early: its commands wait like pipelined ones.
     pub(super) fn greet(&self, out: &mut Vec<u8>) {
-        reply(out, &format!("220 {} ESMTP postrider", self.policy.hostname));
+        let Policy { hostname, role, .. } = self.policy;
+        reply(out, &format!("220 {hostname} {} postrider", role.protocol()));
     }
 
     /// Takes bytes from the client, appends replies to `out`, and says how much of the input was used.
     pub(super) fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
-            let (taken, next) = if self.data.is_some() { self.text(rest, out) } else { self.line(rest, out) };
+            let (taken, next) = self.text(rest, out).unwrap_or_else(|| self.line(rest, out));
             used += taken;
             if next != Next::Read {
                 return (used, next);
@@ -139,16 +190,16 @@ impl<'a> Session<'a> {
 
     /// Reports what became of the message that [`Next::Deliver`] handed out.
     pub(super) fn delivered(&mut self, outcome: Outcome<'_>, out: &mut Vec<u8>) -> Next {
-        match outcome {
+        self.for_each_recipient(out, |session, out| match outcome {
             Outcome::Committed(queue_id) => {
-                self.misuse = Misuse { errors_total: self.misuse.errors_total, ..Misuse::default() };
+                session.misuse = Misuse { errors_total: session.misuse.errors_total, ..Misuse::default() };
                 go_on(out, &format!("250 2.0.0 Ok: queued as {queue_id}"))
             }
             // Not the client's error, so it does not count against it.
-            Outcome::NoSpace => go_on(out, NO_SPACE),
+            Outcome::NoSpace => go_on(out, "452 4.3.1 Insufficient system storage"),
             Outcome::Failed => go_on(out, "451 4.3.0 Message not stored, try again later"),
-            Outcome::ShuttingDown => self.shut_down(out),
-        }
+            Outcome::ShuttingDown => session.shut_down(out),
+        })
     }
 
     /// Ends the session because postrider is shutting down.
@@ -163,28 +214,6 @@ impl<'a> Session<'a> {
         Next::HangUp
     }
 
-    /// Whether a message's text is on its way: the client may finish it even when postrider is shutting down.
-    pub(super) fn in_data(&self) -> bool {
-        self.data.is_some()
-    }
-
-    /// Octets of text so far of the message that is on its way.
-    pub(super) fn data_received(&self) -> Option<usize> {
-        self.data.as_ref().map(DataReader::received)
-    }
-
-    /// Octets of memory that the message takes that is on its way.
-    pub(super) fn data_memory(&self) -> usize {
-        self.data.as_ref().map_or(0, DataReader::memory)
-    }
-
-    /// There is no memory for the message that is on its way: forgets it, and refuses it at its end.
-    pub(super) fn give_up_data(&mut self) {
-        if let Some(data) = &mut self.data {
-            data.give_up();
-        }
-    }
-
     /// Lines so far. A deadline holds for a command, however slowly its octets drip in.
     pub(super) fn commands(&self) -> u64 {
         self.commands
@@ -197,7 +226,7 @@ impl<'a> Session<'a> {
 
     /// Whether the client has sent a line that ends with LF alone, and nothing behind it. See [`Session::end_stalled_line`].
     pub(super) fn waits_behind_bare_lf(&self) -> bool {
-        self.data.is_none() && self.lines.waits_behind_bare_lf()
+        matches!(self.body, Body::None) && self.lines.waits_behind_bare_lf()
     }
 
     /// Refuses a line that ended with LF alone when nothing follows it. Only CRLF ends a command, so that the two
@@ -237,11 +266,17 @@ impl<'a> Session<'a> {
 
     fn command(&mut self, command: Command, out: &mut Vec<u8>) -> Next {
         match command {
+            // Each protocol has its own greeting, so that a client that is at the wrong port learns it (RFC 2033 §4.1).
+            Command::Helo | Command::Ehlo if self.policy.role == Role::Lmtp => {
+                self.error(out, "500 5.5.1 This is LMTP: send LHLO")
+            }
+            Command::Lhlo if self.policy.role == Role::Smtp => self.error(out, "500 5.5.1 This is SMTP: send EHLO"),
             Command::Helo => self.hello(out, false),
-            Command::Ehlo => self.hello(out, true),
+            Command::Ehlo | Command::Lhlo => self.hello(out, true),
             Command::Mail(mail) => self.mail(mail, out),
             Command::Rcpt(path) => self.rcpt(path, out),
             Command::Data => self.start_data(out),
+            Command::Bdat { octets, last } => self.start_chunk(octets, last, out),
             Command::Rset => {
                 self.transaction = None;
                 self.idle(out, "250 2.0.0 Ok")
@@ -249,7 +284,7 @@ impl<'a> Session<'a> {
             Command::Noop => self.idle(out, "250 2.0.0 Ok"),
             // RFC 5321 §3.5.3: neither confirms nor denies, so that VRFY is no way to guess addresses.
             Command::Vrfy => self.idle(out, "252 2.5.2 Cannot VRFY, send some mail and try"),
-            Command::Help => self.idle(out, "214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
+            Command::Help => self.idle(out, "214 2.0.0 EHLO HELO LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT"),
             Command::Quit => {
                 reply(out, "221 2.0.0 Bye");
                 Next::Quit
@@ -265,26 +300,28 @@ impl<'a> Session<'a> {
         if !extended {
             return self.idle(out, &format!("250 {hostname}"));
         }
-        let size = self.policy.message_bytes_max;
-        let extensions = "PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES";
-        self.idle(out, &format!("250-{hostname}\r\n250-SIZE {size}\r\n250-{extensions}"))
+        let (size, recipients) = (self.policy.message_bytes_max, self.policy.recipients_max);
+        let extensions = "PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES";
+        let limits = format!("SIZE {size}\r\n250-LIMITS RCPTMAX={recipients}");
+        self.idle(out, &format!("250-{hostname}\r\n250-{limits}\r\n250-{extensions}"))
     }
 
     fn mail(&mut self, mail: Mail, out: &mut Vec<u8>) -> Next {
         if !self.greeted {
-            return self.error(out, "503 5.5.1 Send EHLO first");
+            let hello = if self.policy.role == Role::Lmtp { "LHLO" } else { "EHLO" };
+            return self.error(out, &format!("503 5.5.1 Send {hello} first"));
         }
         if self.transaction.is_some() {
             return self.error(out, "503 5.5.1 Nested MAIL command");
         }
-        if mail.size > self.policy.message_bytes_max as u64 {
-            return self.error(out, TOO_BIG);
+        if mail.parameters.size > self.policy.message_bytes_max as u64 {
+            return self.error(out, "552 5.3.4 Message is larger than SIZE");
         }
-        if !mail.smtputf8 && mail.from.as_ref().is_some_and(Path::is_internationalized) {
+        if !mail.parameters.smtputf8 && mail.from.as_ref().is_some_and(Path::is_internationalized) {
             return self.error(out, NEEDS_SMTPUTF8);
         }
-        let Mail { from, smtputf8, .. } = mail;
-        self.transaction = Some(Open { from, smtputf8, recipients: Vec::new(), refused: false });
+        let Mail { from, parameters: MailParameters { smtputf8, .. } } = mail;
+        self.transaction = Some(Open { from, smtputf8, recipients: Vec::new(), chunks: None, refused: false });
         go_on(out, "250 2.1.0 Ok")
     }
 
@@ -292,6 +329,9 @@ impl<'a> Session<'a> {
         let Some(open) = &mut self.transaction else {
             return self.error(out, "503 5.5.1 Send MAIL first");
         };
+        if open.chunks.is_some() {
+            return self.error(out, "503 5.5.1 The message has begun");
+        }
         if open.recipients.len() >= self.policy.recipients_max {
             // RFC 5321 §4.5.3.1.10: the message goes to those that were accepted, the client sends the rest again.
             self.misuse.excess_recipients += 1;
@@ -319,39 +359,6 @@ impl<'a> Session<'a> {
         self.soft(out, refusal, self.misuse.unknown_recipients > UNKNOWN_RECIPIENTS_MAX)
     }
 
-    fn start_data(&mut self, out: &mut Vec<u8>) -> Next {
-        match &self.transaction {
-            None => self.error(out, "503 5.5.1 Send MAIL first"),
-            Some(open) if !open.recipients.is_empty() => {
-                self.data = Some(DataReader::new(self.policy.message_bytes_max));
-                go_on(out, "354 End data with <CR><LF>.<CR><LF>")
-            }
-            Some(open) if open.refused => self.error(out, "554 5.5.1 No valid recipients"),
-            Some(_) => self.error(out, "503 5.5.1 Send RCPT first"),
-        }
-    }
-
-    fn text(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
-        let Some(data) = &mut self.data else { return (0, Next::Read) };
-        let (used, ended) = data.take(input);
-        let Some(ended) = ended else { return (used, Next::Read) };
-        self.data = None;
-        // The command that is waited for begins behind the dot.
-        self.commands += 1;
-        let next = match (ended, self.transaction.take()) {
-            (Ended::Message(message), Some(Open { from, recipients, .. })) => {
-                Next::Deliver(Transaction { from, recipients, message })
-            }
-            (Ended::TooBig, _) => self.error(out, TOO_BIG),
-            (Ended::Endless, _) => {
-                reply(out, TOO_BIG);
-                Next::HangUp
-            }
-            (Ended::GivenUp | Ended::Message(_), _) => go_on(out, NO_SPACE),
-        };
-        (used, next)
-    }
-
     /// Refuses something, or has enough of it.
     fn error(&mut self, out: &mut Vec<u8>, text: &str) -> Next {
         self.misuse.errors += 1;
@@ -374,8 +381,6 @@ impl<'a> Session<'a> {
 }
 
 const MALFORMED: &str = "500 5.5.2 Only CRLF ends a line";
-const TOO_BIG: &str = "552 5.3.4 Message is larger than SIZE";
-const NO_SPACE: &str = "452 4.3.1 Insufficient system storage";
 const NEEDS_SMTPUTF8: &str = "553 5.6.7 Address needs SMTPUTF8";
 
 fn go_on(out: &mut Vec<u8>, text: &str) -> Next {

@@ -8,6 +8,10 @@ use crate::event::{AccountName, Content};
 use crate::registry::Account;
 
 fn policy() -> Policy {
+    policy_of(Role::Smtp)
+}
+
+fn policy_of(role: Role) -> Policy {
     let alice = Account {
         name: AccountName::parse("alice").unwrap(),
         content: Content::Preview,
@@ -15,8 +19,8 @@ fn policy() -> Policy {
         imap: None,
         jmap: None,
     };
-    let routing = Routing::new(&[alice], None).unwrap();
-    Policy { hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
+    let routing = Arc::new(Routing::new(&[alice], None).unwrap());
+    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
 }
 
 /// What a client saw and what was handed out.
@@ -56,6 +60,10 @@ fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
     seen
 }
 
+fn talk_lmtp(dialogue: &str) -> Seen {
+    run(&policy_of(Role::Lmtp), &[dialogue.replace('\n', "\r\n").as_bytes()])
+}
+
 fn talk(dialogue: &str) -> Seen {
     run(&policy(), &[dialogue.replace('\n', "\r\n").as_bytes()])
 }
@@ -90,7 +98,15 @@ fn a_message_goes_from_ehlo_to_quit() {
 #[test]
 fn ehlo_names_the_extensions_and_helo_does_not() {
     let replies = talk("EHLO c\n").replies;
-    for line in ["250-mx.example", "250-SIZE 1000", "250-PIPELINING", "250-8BITMIME", "250 ENHANCEDSTATUSCODES"] {
+    for line in [
+        "250-mx.example",
+        "250-SIZE 1000",
+        "250-PIPELINING",
+        "250-8BITMIME",
+        "250-CHUNKING",
+        "250-LIMITS RCPTMAX=100",
+        "250 ENHANCEDSTATUSCODES",
+    ] {
         assert!(replies.lines().any(|got| got == line), "{line} is missing: {replies}");
     }
     assert_eq!(talk("HELO c\n").replies, "250 mx.example\r\n");
@@ -241,6 +257,81 @@ fn a_message_without_memory_is_refused_at_its_dot() {
     assert_eq!(out, b"452 4.3.1 Insufficient system storage\r\n");
 }
 
+const CHUNKED: &str = "EHLO c\nMAIL FROM:<>\nRCPT TO:<alice@example.org>\n";
+
+#[test]
+fn a_message_may_come_in_chunks() {
+    let seen = talk(&format!("{CHUNKED}BDAT 4\nab\nBDAT 5\n.\n\nBDAT 0 LAST\nNOOP\n"));
+    assert_eq!(codes(&seen)[3..], ["250 2.0.0", "250 2.0.0", "250 2.0.0", "250 2.0.0"]);
+    assert!(seen.replies.contains("250 2.0.0 5 octets received\r\n"), "{}", seen.replies);
+    assert_eq!(seen.messages[0].message, b"ab\r\n.\r\n\r\n");
+    let one = talk(&format!("{CHUNKED}BDAT 3 LAST\na\0bNOOP\n"));
+    assert_eq!((one.messages[0].message.as_slice(), codes(&one).len()), (&b"a\0b"[..], 5), "octets are octets");
+}
+
+#[test]
+fn a_chunk_that_belongs_nowhere_is_read_past() {
+    for (before, code) in [
+        ("", "503 5.5.1"),
+        ("EHLO c\nMAIL FROM:<>\n", "503 5.5.1"),
+        ("EHLO c\nMAIL FROM:<>\nRCPT TO:<x@example.org>\n", "554 5.5.1"),
+    ] {
+        let codes = codes(&talk(&format!("{before}BDAT 6 LAST\nQUIT\nNOOP\n")));
+        assert_eq!(codes[codes.len() - 2..], [code, "250 2.0.0"], "{before}");
+    }
+    let endless = talk(&format!("{CHUNKED}BDAT 8001\nx"));
+    assert_eq!((codes(&endless).pop().unwrap(), endless.end), ("552 5.3.4".to_owned(), Some(Next::HangUp)));
+}
+
+#[test]
+fn a_message_that_has_begun_in_chunks_ends_in_chunks() {
+    let begun = format!("{CHUNKED}BDAT 1\nx");
+    for (line, code) in [
+        ("DATA", "503 5.5.1"),
+        ("MAIL FROM:<>", "503 5.5.1"),
+        ("RCPT TO:<alice@example.org>", "503 5.5.1"),
+        ("NOOP", "250 2.0.0"),
+    ] {
+        let seen = talk(&format!("{begun}{line}\nBDAT 1 LAST\ny"));
+        assert_eq!(codes(&seen)[4..], [code, "250 2.0.0"], "{line}");
+        assert_eq!(seen.messages[0].message, b"xy", "{line}");
+    }
+    let reset = talk(&format!("{begun}RSET\nBDAT 1 LAST\ny"));
+    assert_eq!((codes(&reset)[4..].to_vec(), reset.messages.len()), (vec!["250 2.0.0".into(), "503 5.5.1".into()], 0));
+}
+
+#[test]
+fn the_size_limit_holds_for_all_chunks_together() {
+    let big = "x".repeat(600);
+    let seen = talk(&format!("{CHUNKED}BDAT 600\n{big}BDAT 600\n{big}BDAT 600\n{big}BDAT 0 LAST\nNOOP\n"));
+    assert_eq!(codes(&seen)[3..], ["250 2.0.0", "552 5.3.4", "552 5.3.4", "552 5.3.4", "250 2.0.0"]);
+    assert_eq!(seen.messages, []);
+    let drips = talk(&format!("{CHUNKED}{}", "BDAT 1\nx".repeat(200)));
+    assert_eq!(codes(&drips).pop().unwrap(), "421 4.7.0", "such chunks only cost time");
+}
+
+#[test]
+fn lmtp_replies_for_each_recipient() {
+    let recipients = "RCPT TO:<alice@example.org>\nRCPT TO:<x@example.org>\nRCPT TO:<alice+x@example.org>\n";
+    let seen = talk_lmtp(&format!("LHLO c\nMAIL FROM:<>\n{recipients}DATA\nhi\n.\nNOOP\n"));
+    let expected = ["250 2.1.5", "550 5.1.1", "250 2.1.5", "354", "250 2.0.0", "250 2.0.0", "250 2.0.0"];
+    assert_eq!(codes(&seen)[2..], expected);
+    assert_eq!(seen.replies.matches("queued as").count(), 2);
+    let big = "x".repeat(1001);
+    let seen = talk_lmtp(&format!("LHLO c\nMAIL FROM:<>\n{recipients}BDAT 1001 LAST\n{big}QUIT\n"));
+    assert_eq!(codes(&seen)[5..], ["552 5.3.4", "552 5.3.4", "221 2.0.0"]);
+    let nobody = talk_lmtp("LHLO c\nMAIL FROM:<>\nRCPT TO:<x@example.org>\nDATA\n");
+    assert_eq!(codes(&nobody)[3], "554 5.5.1");
+}
+
+#[test]
+fn each_protocol_has_its_own_greeting() {
+    assert_eq!(codes(&talk("LHLO c\nEHLO c\n")), ["500 5.5.1", "250"]);
+    let lmtp = talk_lmtp("EHLO c\nHELO c\nMAIL FROM:<>\nLHLO c\n");
+    assert_eq!(codes(&lmtp), ["500 5.5.1", "500 5.5.1", "503 5.5.1", "250"]);
+    assert!(lmtp.replies.contains("Send LHLO first"), "{}", lmtp.replies);
+}
+
 proptest! {
     /// However the network cuts a dialogue, the replies and the messages are the same.
     #[test]
@@ -248,6 +339,7 @@ proptest! {
         lines in prop::collection::vec(prop_oneof![
             Just(TRANSACTION), Just("DATA\n"), Just(".\n"), Just("..\n"), Just("text\n"), Just("NOOP\n"), Just("\r"),
             Just("MAIL FROM:<a@b>\n"), Just("RCPT TO:<alice@example.org>\n"), Just("RCPT TO:<b@c>\n"), Just("QUIT\n"),
+            Just("BDAT 5\n"), Just("BDAT 7 LAST\n"), Just("BDAT 0 LAST\n"), Just("RSET\n"),
         ], 0..20),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {

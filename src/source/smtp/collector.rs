@@ -1,0 +1,128 @@
+//! A message as it comes in, within its limit. No I/O.
+//!
+//! What is too big, or has no place any more, is dropped at once; the rest of it is only counted, so that the session
+//! stays in step.
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The message, dots unstuffed, with the CRLF of its last line.
+    Message(Vec<u8>),
+    /// It was longer than allowed, and is gone.
+    TooBig,
+    /// [`Collector::give_up`] was called, and it is gone.
+    GivenUp,
+    /// It goes on and on past the limit: there is no end to wait for.
+    Endless,
+}
+
+/// A refused message is read to its end to stay in step, but not for longer than this many times the limit.
+const ENDLESS_FACTOR: usize = 8;
+
+/// Collects one message.
+#[derive(Debug)]
+pub(super) struct Collector {
+    message: Vec<u8>,
+    /// Octets so far, also those that were dropped.
+    received: usize,
+    bytes_max: usize,
+    kept: Kept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Yes,
+    TooBig,
+    GivenUp,
+}
+
+impl Collector {
+    /// Takes messages of up to `bytes_max` octets.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { message: Vec::new(), received: 0, bytes_max, kept: Kept::Yes }
+    }
+
+    /// Octets of memory that the message takes so far.
+    pub(super) fn memory(&self) -> usize {
+        self.message.capacity()
+    }
+
+    /// Octets so far.
+    pub(super) fn received(&self) -> usize {
+        self.received
+    }
+
+    /// Forgets the message; what is still to come is counted and dropped.
+    pub(super) fn give_up(&mut self) {
+        self.drop_message(Kept::GivenUp);
+    }
+
+    /// Whether `more` octets would make it so large that its end is not worth waiting for.
+    pub(super) fn is_endless(&self, more: usize) -> bool {
+        self.received.saturating_add(more) > self.bytes_max.saturating_mul(ENDLESS_FACTOR)
+    }
+
+    /// The reason why nothing is kept of it any more.
+    pub(super) fn refused(&self) -> Option<Ended> {
+        match self.kept {
+            Kept::Yes => None,
+            Kept::TooBig => Some(Ended::TooBig),
+            Kept::GivenUp => Some(Ended::GivenUp),
+        }
+    }
+
+    /// Adds octets of the message.
+    pub(super) fn push(&mut self, octets: &[u8]) {
+        self.received = self.received.saturating_add(octets.len());
+        if self.received > self.bytes_max && self.kept == Kept::Yes {
+            self.drop_message(Kept::TooBig);
+        }
+        if self.kept == Kept::Yes {
+            // Doubling as `Vec` does it would take almost twice the limit for a message that keeps it.
+            let (len, capacity) = (self.message.len(), self.message.capacity());
+            if len + octets.len() > capacity && capacity > 0 {
+                let grown = capacity.saturating_mul(2).min(self.bytes_max).max(len + octets.len());
+                self.message.reserve_exact(grown - len);
+            }
+            self.message.extend_from_slice(octets);
+        }
+    }
+
+    /// What became of it; begins anew.
+    pub(super) fn end(&mut self) -> Ended {
+        self.refused().unwrap_or_else(|| Ended::Message(std::mem::take(&mut self.message)))
+    }
+
+    fn drop_message(&mut self, kept: Kept) {
+        self.kept = kept;
+        self.message = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_takes_no_more_memory_than_its_limit() {
+        let mut collector = Collector::new(1000);
+        for _ in 0..100 {
+            collector.push(b"123456789\n");
+            assert!(collector.memory() <= 1000, "{}", collector.memory());
+        }
+        assert_eq!(collector.refused(), None);
+        collector.push(b"x");
+        assert_eq!((collector.memory(), collector.received(), collector.end()), (0, 1001, Ended::TooBig));
+    }
+
+    #[test]
+    fn what_was_given_up_is_counted_only() {
+        let mut collector = Collector::new(10);
+        collector.push(b"abc");
+        collector.give_up();
+        collector.push(b"def");
+        assert_eq!((collector.memory(), collector.received()), (0, 6));
+        assert!(collector.is_endless(75) && !collector.is_endless(74));
+        assert_eq!(collector.end(), Ended::GivenUp);
+    }
+}
