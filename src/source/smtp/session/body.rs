@@ -166,7 +166,7 @@ impl Session<'_> {
         match ended {
             Ended::Message(message) => {
                 let Open { from, recipients, .. } = open;
-                return Next::Deliver(Transaction { from, recipients, message });
+                Next::Deliver(Transaction { from, recipients, message })
             }
             Ended::TooBig => self.for_each_recipient(out, |session, out| session.error(out, TOO_BIG)),
             Ended::GivenUp => self.for_each_recipient(out, |_, out| go_on(out, NO_SPACE)),
