@@ -52,7 +52,7 @@ impl Server {
         for listener in config.listeners() {
             listeners.push(Listener::bind(&listener).await.unwrap());
         }
-        let address = listeners[0].address().unwrap();
+        let address = listeners.first().and_then(Listener::address).unwrap();
         let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
         running.spawn(serve(
             listeners,
