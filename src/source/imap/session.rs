@@ -71,6 +71,11 @@ impl Other {
 
     /// Takes note of how it is now.
     fn hear(&mut self, now: &StatusItems) {
+        if *now == StatusItems::default() {
+            // Some servers answer STATUS with nothing in it: only a visit tells.
+            self.is_dirty = true;
+            return;
+        }
         let differs = self.seen.as_ref().is_none_or(|seen| {
             seen.uid_next != now.uid_next
                 || seen.uid_validity != now.uid_validity
@@ -294,7 +299,7 @@ impl Session {
         }
         for other in &mut self.others.visited {
             if let Some(entry) = directory.entries.get(&other.mailbox.name)
-                && entry.status != StatusItems::default()
+                && self.link.offers.list_status
             {
                 other.hear(&entry.status);
             }
