@@ -57,6 +57,8 @@ pub enum EventKind {
     AccountDown,
     /// The server refused the credentials; `reason` says what to do.
     AccountAuthFailed,
+    /// The server has something to say to the account's owner: `reason` is its text, once a day.
+    AccountAlert,
     /// A publisher sent this over HTTP.
     Published,
 }
@@ -82,6 +84,7 @@ impl EventKind {
             Self::AccountUp => "AccountUp",
             Self::AccountDown => "AccountDown",
             Self::AccountAuthFailed => "AccountAuthFailed",
+            Self::AccountAlert => "AccountAlert",
             Self::Published => "Published",
         }
     }

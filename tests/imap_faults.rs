@@ -400,3 +400,28 @@ async fn a_search_that_is_not_answered_takes_no_message_away() {
     drop(peer);
     watching.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_server_wants_its_user_to_read_is_told_once_a_day() {
+    let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
+    let mut watching = Watching::start(folder.path(), &[server.account()], config());
+    let (mut peer, _idle) = server.idling(0, 1).await;
+    watching.next(EventKind::AccountUp).await;
+    peer.send("* OK [ALERT] Down for repairs\u{7} tonight\r\n* OK [ALERT] Down for repairs\u{7} tonight\r\n").await;
+    let alert = watching.event().await.draft;
+    assert_eq!(
+        (alert.kind, alert.reason.as_deref()),
+        (EventKind::AccountAlert, Some("[ALERT] Down for repairs tonight"))
+    );
+    assert_eq!((alert.mailbox, alert.topics[0].as_str()), (None, "mail/alice"));
+    drop(peer);
+
+    // Said again on another connection, it is the same; something else is not.
+    let mut peer = server.opened(0, 1).await;
+    peer.answer("NOOP", "* OK [ALERT] Down for repairs\u{7} tonight\r\n").await;
+    peer.command("IDLE").await;
+    peer.send("+ idling\r\n* NO [OVERQUOTA] Your mailbox is full\r\n").await;
+    let alert = watching.until(EventKind::AccountAlert).await.draft;
+    assert_eq!(alert.reason.as_deref(), Some("[OVERQUOTA] Your mailbox is full"));
+    watching.stop().await;
+}

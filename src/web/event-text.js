@@ -36,6 +36,8 @@ export function headline(event) {
       return `${of} is not watched`;
     case "AccountAuthFailed":
       return `The server refused the password of ${of}`;
+    case "AccountAlert":
+      return `The server says to ${of}`;
     case "Published":
       return event.type ?? "Published";
     default:
@@ -78,7 +80,7 @@ const RANGES_MAX = 5;
 
 /** Kinds after which somebody should do something. */
 export function isTrouble(event) {
-  return ["AccountDown", "AccountAuthFailed", "QuotaExceed"].includes(event.kind);
+  return ["AccountDown", "AccountAuthFailed", "AccountAlert", "QuotaExceed"].includes(event.kind);
 }
 
 /** Kinds with which a message appears in a mailbox. */

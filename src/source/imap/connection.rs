@@ -40,6 +40,13 @@ pub(super) struct Connection {
     ending: Option<Box<EndingIdle>>,
     unreadable: u64,
     asides: Option<Box<Asides>>,
+    alert: Option<Box<Alert>>,
+}
+
+/// The last thing that the server wants its user to read.
+struct Alert {
+    text: ServerText,
+    is_told: bool,
 }
 
 /// What a server says of mailboxes that are not open, as NOTIFY has it do (RFC 5465).
@@ -86,6 +93,7 @@ impl Connection {
             ending: None,
             unreadable: 0,
             asides: None,
+            alert: None,
         }
     }
 
@@ -141,6 +149,23 @@ impl Connection {
         }
     }
 
+    /// What the server wants its user to read (RFC 9051 §7.1), once for as long as it says nothing else.
+    pub(super) fn take_alert(&mut self) -> Option<ServerText> {
+        let alert = self.alert.as_mut().filter(|alert| !alert.is_told)?;
+        alert.is_told = true;
+        Some(alert.text.clone())
+    }
+
+    fn note_alert(&mut self, reply: &Reply) {
+        let is_alert = matches!(&reply.code, Some(Code::Named(code)) if code == "ALERT" || code == "OVERQUOTA");
+        if is_alert {
+            let text = ServerText::of(reply);
+            if self.alert.as_ref().is_none_or(|last| last.text != text) {
+                self.alert = Some(Box::new(Alert { text, is_told: false }));
+            }
+        }
+    }
+
     fn note_aside(&mut self, response: &Response) {
         let Some(asides) = &mut self.asides else { return };
         match response {
@@ -176,7 +201,10 @@ impl Connection {
                 // Not a word of its content, which may be mail.
                 debug!(octets = len, unreadable = self.unreadable, "the server sent a response that makes no sense");
             }
-            Response::Status(reply) => trace!(condition = ?reply.condition, code = ?reply.code, "server remark"),
+            Response::Status(reply) => {
+                self.note_alert(reply);
+                trace!(condition = ?reply.condition, code = ?reply.code, "server remark");
+            }
             _ => {}
         }
     }

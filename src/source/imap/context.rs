@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 use super::access::Access;
 use super::backoff;
@@ -19,13 +21,15 @@ use super::login::{LoggedIn, log_in};
 use super::mailbox_name;
 use super::mailboxes::Role;
 use super::metrics::METRICS;
-use super::refusal::Refusal;
-use crate::event::{AccountName, Content};
-use crate::event_log::{Append, EventLog};
+use super::refusal::{Refusal, ServerText};
+use crate::event::{AccountName, Content, Draft, EventKind, Origin};
+use crate::event_log::{Append, DedupKey, EventLog};
 use crate::registry::ImapEndpoint;
 
 /// Refused logins in a row after which only a person can help.
 const REFUSALS_MAX: u32 = 5;
+/// What a server wants its user to read is told so often a day at most: it may have much to say.
+const ALERTS_A_DAY_MAX: u32 = 50;
 /// Refusals over so long a time are as bad.
 const REFUSED_FOR_MAX: Duration = Duration::from_hours(72);
 
@@ -51,8 +55,30 @@ pub(super) struct AccountContext {
     pub several_mailboxes: AtomicBool,
     /// The mailboxes that have connections of their own, besides the first connection's.
     pub hot: Mutex<Vec<Arc<Mailbox>>>,
+    /// What the server had to say to its user: when, and how often.
+    pub alerts: Alerts,
     /// A mailbox has lost its connection: the first connection is to deal anew.
     pub relist: AtomicBool,
+}
+
+/// Counts what a server had to say to its user on one day.
+#[derive(Debug, Default)]
+pub(super) struct Alerts {
+    /// The day since 1970, and in the lowest eight bits how often.
+    day_and_count: AtomicU32,
+}
+
+impl Alerts {
+    fn may_alert(&self, day: u32) -> bool {
+        let count = |known: u32| if known >> 8 == day { known & 0xff } else { 0 };
+        let more = |known: u32| (count(known) < ALERTS_A_DAY_MAX).then(|| (day << 8) + count(known) + 1);
+        self.day_and_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+/// The day, counted from 1970.
+fn today() -> u32 {
+    u32::try_from(Timestamp::now().as_second() / (24 * 60 * 60)).unwrap_or_default()
 }
 
 /// What the first connection of an account asks of the supervisor.
@@ -224,6 +250,27 @@ impl AccountContext {
     /// Only when the log was closed.
     pub(super) async fn commit(&self, build: impl Fn() -> Append) -> Result<(), ImapError> {
         Ok(self.health.append(&self.event_log, build).await?)
+    }
+
+    /// Tells what the server wants its user to read: the same text once a day, whatever connection it comes by.
+    ///
+    /// # Errors
+    /// Only when the log was closed.
+    pub(super) async fn alert(&self, text: &ServerText) -> Result<(), ImapError> {
+        let (reason, day) = (text.to_string(), today());
+        if !self.alerts.may_alert(day) {
+            return Ok(());
+        }
+        warn!(account = %self.name, text = reason, "the server has something to say to its user");
+        let name = self.name.as_str().as_bytes();
+        self.commit(|| {
+            let mut draft = Draft::of_account(EventKind::AccountAlert, Origin::Imap, &self.name);
+            draft.reason = Some(reason.clone());
+            let mut append = Append::new();
+            append.push(draft, Some(DedupKey::of(&[b"alert", name, &day.to_be_bytes(), reason.as_bytes()])));
+            append
+        })
+        .await
     }
 }
 

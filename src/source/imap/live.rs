@@ -324,7 +324,9 @@ impl Session {
                 Err(ReadError::Elapsed) => continue,
                 Err(ReadError::Lost(err)) => return Err(err),
             };
-            match self.hear_idle(&response, &mut cycle, rhythm)? {
+            let heard = self.hear_idle(&response, &mut cycle, rhythm)?;
+            self.tell_alert().await?;
+            match heard {
                 Heard::Nothing => {}
                 Heard::Refused => return Ok(Ended::Refused),
                 Heard::EndedByServer => return Ok(Ended::ByServer),

@@ -159,6 +159,7 @@ impl Session {
     /// Reports what was announced at home, and visits the mailboxes that may have changed.
     pub(super) async fn round(&mut self, stop: &CancellationToken) -> Result<(), ImapError> {
         loop {
+            self.tell_alert().await?;
             self.others.hear(self.link.connection.take_asides());
             if let Settled::LookFirst(elsewhere) = self.home.settle(&mut self.link).await? {
                 self.look_first(elsewhere).await?;
@@ -175,6 +176,14 @@ impl Session {
             }
             self.visit_due(stop).await?;
             self.go_home(false).await?;
+        }
+    }
+
+    /// Tells what the server wants its user to read.
+    pub(super) async fn tell_alert(&mut self) -> Result<(), ImapError> {
+        match self.link.connection.take_alert() {
+            Some(text) => Box::pin(self.link.account().alert(&text)).await,
+            None => Ok(()),
         }
     }
 

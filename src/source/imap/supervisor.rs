@@ -19,7 +19,7 @@ use tracing::{Instrument, debug_span, error, info, warn};
 use super::access::Ways;
 use super::backoff::Backoff;
 use super::config::ImapConfig;
-use super::context::{AccountContext, ConnectionContext, ConnectionRequest, Duty, Logins, Mailbox};
+use super::context::{AccountContext, Alerts, ConnectionContext, ConnectionRequest, Duty, Logins, Mailbox};
 use super::error::ImapError;
 use super::handle::WatcherHandle;
 use super::health::{Announcements, Condition, Health};
@@ -136,6 +136,7 @@ impl Shared {
             logins: Logins::default(),
             connections: self.connections.clone(),
             several_mailboxes: AtomicBool::new(false),
+            alerts: Alerts::default(),
             hot: std::sync::Mutex::default(),
             relist: AtomicBool::new(false),
         }))
