@@ -405,9 +405,11 @@ async fn a_search_that_is_not_answered_takes_no_message_away() {
 async fn what_a_server_wants_its_user_to_read_is_told_once_a_day() {
     let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
     let mut watching = Watching::start(folder.path(), &[server.account()], config());
-    let (mut peer, _idle) = server.idling(0, 1).await;
+    let (mut peer, idle) = server.idling(0, 1).await;
     watching.next(EventKind::AccountUp).await;
     peer.send("* OK [ALERT] Down for repairs\u{7} tonight\r\n* OK [ALERT] Down for repairs\u{7} tonight\r\n").await;
+    peer.done(&idle).await;
+    peer.answer("NOOP", "").await;
     let alert = watching.event().await.draft;
     assert_eq!(
         (alert.kind, alert.reason.as_deref()),
@@ -419,8 +421,10 @@ async fn what_a_server_wants_its_user_to_read_is_told_once_a_day() {
     // Said again on another connection, it is the same; something else is not.
     let mut peer = server.opened(0, 1).await;
     peer.answer("NOOP", "* OK [ALERT] Down for repairs\u{7} tonight\r\n").await;
-    peer.command("IDLE").await;
+    let idle = peer.command("IDLE").await;
     peer.send("+ idling\r\n* NO [OVERQUOTA] Your mailbox is full\r\n").await;
+    peer.done(&idle).await;
+    peer.answer("NOOP", "").await;
     let alert = watching.until(EventKind::AccountAlert).await.draft;
     assert_eq!(alert.reason.as_deref(), Some("[OVERQUOTA] Your mailbox is full"));
     watching.stop().await;

@@ -149,6 +149,11 @@ impl Connection {
         }
     }
 
+    /// Whether there is something for [`Connection::take_alert`].
+    pub(super) fn has_alert(&self) -> bool {
+        self.alert.as_ref().is_some_and(|alert| !alert.is_told)
+    }
+
     /// What the server wants its user to read (RFC 9051 §7.1), once for as long as it says nothing else.
     pub(super) fn take_alert(&mut self) -> Option<ServerText> {
         let alert = self.alert.as_mut().filter(|alert| !alert.is_told)?;

@@ -294,6 +294,7 @@ impl Session {
             let wanted = self.home.mirror.unaccounted() > 0
                 || self.others.any_due()
                 || self.others.list_again
+                || self.link.connection.has_alert()
                 || stop.is_cancelled()
                 || is_due.is_some_and(|at| at <= now)
                 || self.has_signals();
@@ -324,9 +325,7 @@ impl Session {
                 Err(ReadError::Elapsed) => continue,
                 Err(ReadError::Lost(err)) => return Err(err),
             };
-            let heard = self.hear_idle(&response, &mut cycle, rhythm)?;
-            self.tell_alert().await?;
-            match heard {
+            match self.hear_idle(&response, &mut cycle, rhythm)? {
                 Heard::Nothing => {}
                 Heard::Refused => return Ok(Ended::Refused),
                 Heard::EndedByServer => return Ok(Ended::ByServer),

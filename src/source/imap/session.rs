@@ -182,7 +182,7 @@ impl Session {
     /// Tells what the server wants its user to read.
     pub(super) async fn tell_alert(&mut self) -> Result<(), ImapError> {
         match self.link.connection.take_alert() {
-            Some(text) => Box::pin(self.link.account().alert(&text)).await,
+            Some(text) => self.link.account().alert(&text).await,
             None => Ok(()),
         }
     }
