@@ -184,7 +184,9 @@ async fn push(driver: Driver, account: Account) {
         times.push(ms(delivered, event));
     }
     let before = times.iter().filter(|&&time| time <= 0.0).count() * 100 / times.len();
-    report(&format!("push, {driver:?} driver, account {account:?}: event"), &mut times);
+    let driver = if driver == Driver::Ox { "OX" } else { "Lua" };
+    let account = if account == Account::Watched { "watched account" } else { "account that is not watched" };
+    report(&format!("push, {driver} driver, {account}: event"), &mut times);
     println!("    {before} % before the acknowledgement; the p50 has a goal of 5 ms");
 }
 
