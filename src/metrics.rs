@@ -37,9 +37,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Tells `counter` as `postrider_NAME_total`; `help` says what it counts, without a full stop.
-    pub fn register(&self, name: &str, help: &str, counter: &Counter) {
-        self.lock().register(name, help, counter.clone());
+    /// Tells each counter as `postrider_NAME_total`: its name, what it counts, without a full stop, and itself.
+    pub fn register(&self, counters: &[(&str, &str, &Counter)]) {
+        let mut registry = self.lock();
+        for &(name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
     }
 
     /// Tells `results` as `postrider_NAME_total{result="…"}`.
@@ -75,7 +78,7 @@ mod tests {
     #[test]
     fn what_was_counted_is_told() {
         let (metrics, octets, pushes) = (Metrics::default(), Counter::default(), Results::default());
-        metrics.register("octets", "Octets", &octets);
+        metrics.register(&[("octets", "Octets", &octets)]);
         metrics.register_results("pushes", "Pushes", &pushes);
         octets.inc_by(3);
         pushes.clone().count("stored");

@@ -6,6 +6,7 @@ mod support;
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use postrider::event::EventKind;
@@ -36,6 +37,19 @@ fn with_events(mut account: Account, events: &[EventKind]) -> Account {
 async fn reopened(peer: &mut Peer, exists: u32, uid_next: u32) {
     let data = format!("* {exists} EXISTS\r\n* OK [UIDVALIDITY 7] ok\r\n* OK [UIDNEXT {uid_next}] ok\r\n");
     peer.answer("EXAMINE", &data).await;
+}
+
+/// Messages 1, 2 and 3 are there and known, and their removal is to be told; the connection is in IDLE.
+async fn three_that_are_known(server: &ScriptedImap, folder: &Path) -> (Watching, Peer, String) {
+    let account = with_events(server.account(), &[EventKind::MessageExpunge]);
+    let mut watching = Watching::start(folder, &[account], config());
+    let mut peer = server.opened(3, 4).await;
+    peer.answer("UID SEARCH ALL", "* SEARCH 1 2 3\r\n").await;
+    peer.answer("NOOP", "").await;
+    let idle = peer.command("IDLE").await;
+    peer.send("+ idling\r\n").await;
+    watching.next(EventKind::AccountUp).await;
+    (watching, peer, idle)
 }
 
 /// The newest 60 of 50,000 are announced one by one, in batches, and the others by the one event after them.
@@ -175,14 +189,7 @@ async fn a_count_that_falls_without_a_word_hides_no_new_message() {
 #[tokio::test]
 async fn a_count_that_falls_without_a_word_names_what_went_and_what_came_once() {
     let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
-    let account = with_events(server.account(), &[EventKind::MessageExpunge]);
-    let mut watching = Watching::start(folder.path(), &[account], config());
-    let mut peer = server.opened(3, 4).await;
-    peer.answer("UID SEARCH ALL", "* SEARCH 1 2 3\r\n").await;
-    peer.answer("NOOP", "").await;
-    let idle = peer.command("IDLE").await;
-    peer.send("+ idling\r\n").await;
-    watching.next(EventKind::AccountUp).await;
+    let (mut watching, mut peer, idle) = three_that_are_known(&server, folder.path()).await;
     // Two went, and one came; and one of the removals is told after all.
     peer.send("* 2 EXISTS\r\n").await;
     peer.done(&idle).await;
@@ -202,14 +209,7 @@ async fn a_count_that_falls_without_a_word_names_what_went_and_what_came_once() 
 #[tokio::test]
 async fn a_count_that_grows_by_less_than_came_hides_no_removal() {
     let (server, folder) = (ScriptedImap::start().await, tempdir().unwrap());
-    let account = with_events(server.account(), &[EventKind::MessageExpunge]);
-    let mut watching = Watching::start(folder.path(), &[account], config());
-    let mut peer = server.opened(3, 4).await;
-    peer.answer("UID SEARCH ALL", "* SEARCH 1 2 3\r\n").await;
-    peer.answer("NOOP", "").await;
-    let idle = peer.command("IDLE").await;
-    peer.send("+ idling\r\n").await;
-    watching.next(EventKind::AccountUp).await;
+    let (mut watching, mut peer, idle) = three_that_are_known(&server, folder.path()).await;
     // One went, and two came.
     peer.send("* 4 EXISTS\r\n").await;
     peer.done(&idle).await;

@@ -1,6 +1,6 @@
 //! What a new configuration means for accounts that are watched: which end, and which begin. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use secrecy::ExposeSecret;
 
@@ -42,6 +42,33 @@ impl AccountChanges {
     /// Whether everything stays.
     pub fn is_empty(&self) -> bool {
         self.gone.is_empty() && self.come.is_empty()
+    }
+}
+
+/// Accounts in their new form that wait until the old one has ended: an account's positions have one writer.
+#[derive(Debug, Default)]
+pub struct Succession {
+    waiting: HashMap<AccountName, Account>,
+}
+
+impl Succession {
+    /// Takes changes, and gives what may begin at once; `ending` are the accounts whose old form was told to end.
+    pub fn take(&mut self, changes: AccountChanges, ending: &BTreeSet<AccountName>) -> Vec<Account> {
+        let AccountChanges { gone, come } = changes;
+        self.waiting.retain(|account, _| !gone.contains(account));
+        let (later, now): (Vec<_>, Vec<_>) = come.into_iter().partition(|account| ending.contains(&account.name));
+        self.waiting.extend(later.into_iter().map(|account| (account.name.clone(), account)));
+        now
+    }
+
+    /// Whether a new form of an account waits.
+    pub fn has_next(&self, account: &AccountName) -> bool {
+        self.waiting.contains_key(account)
+    }
+
+    /// The old form of an account has ended: its new one, if there is one.
+    pub fn next(&mut self, account: &AccountName) -> Option<Account> {
+        self.waiting.remove(account)
     }
 }
 

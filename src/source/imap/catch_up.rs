@@ -15,7 +15,7 @@ use super::fetch::internal_date;
 use super::flags::KnownFlags;
 use super::link::{Examined, Link};
 use super::opened::{BATCH, Opened, Settled, unanswered};
-use super::protocol::{Fetched, StatusItems, UidSet};
+use super::protocol::{Fetched, UidSet};
 use super::refusal::Refusal;
 use super::report::Report;
 use crate::event::Counts;
@@ -74,11 +74,7 @@ impl Opened {
     async fn note_end(link: &mut Link, mailbox: &Mailbox, refusal: Refusal) -> Result<(), ImapError> {
         let mut end = Cursor::before_all();
         if refusal != Refusal::NoMailbox {
-            let items = match link.status(&mailbox.name, |_| {}).await {
-                Ok(items) => items,
-                Err(ImapError::Refused { .. }) => StatusItems::default(),
-                Err(err) => return Err(err),
-            };
+            let items = link.status_if_told(&mailbox.name, |_| {}).await?;
             let (Some(uid_validity @ 1..), Some(uid_next @ 1..)) = (items.uid_validity, items.uid_next) else {
                 debug!(mailbox = %mailbox.name, "nothing is known of a mailbox that is not opened");
                 return Ok(());
@@ -94,11 +90,10 @@ impl Opened {
         if self.mirror.exists() == 0 {
             return Ok(self.cursor.uid_next);
         }
-        let status = link.status(&self.mailbox.name.clone(), |response| self.mirror.hear(response, 1)).await;
-        match status {
-            Ok(items) if items.uid_next.is_some() => return Ok(items.uid_next.unwrap_or(1)),
-            Ok(_) | Err(ImapError::Refused { .. }) => {}
-            Err(err) => return Err(err),
+        let mailbox = self.mailbox.name.clone();
+        let status = link.status_if_told(&mailbox, |response| self.mirror.hear(response, 1)).await?;
+        if let Some(uid_next) = status.uid_next {
+            return Ok(uid_next);
         }
         let newest = self.search(link, "UID *").await?.ok_or_else(unanswered)?;
         Ok(newest.last().map_or(1, |uid| uid.saturating_add(1)))

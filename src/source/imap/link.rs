@@ -248,6 +248,21 @@ impl Link {
         Ok(items)
     }
 
+    /// How one mailbox is; nothing where the server refuses to say.
+    pub(super) async fn status_if_told(
+        &mut self,
+        mailbox: &str,
+        hear: impl FnMut(&Response),
+    ) -> Result<StatusItems, ImapError> {
+        match self.status(mailbox, hear).await {
+            Err(ImapError::Refused { text, .. }) => {
+                debug!(mailbox, %text, "no STATUS of a mailbox");
+                Ok(StatusItems::default())
+            }
+            status => status,
+        }
+    }
+
     /// Runs a command in which nothing but the outcome matters.
     pub(super) async fn run(
         &mut self,

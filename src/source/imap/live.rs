@@ -20,7 +20,7 @@ use super::error::ImapError;
 use super::idle::{EndedByServer, Heard, IdleCycle, IdleTimes, Keepalive, Next};
 use super::metrics::METRICS;
 use super::opened::Settled;
-use super::protocol::{Condition, Response, StatusItems};
+use super::protocol::{Condition, Response};
 use super::refusal::During;
 use super::session::Session;
 
@@ -142,7 +142,9 @@ impl Session {
     /// either. What they do not tell they may not show: the mailbox is opened anew.
     async fn look_at_home(&mut self) -> Result<(), ImapError> {
         let known_gone = self.home.cursor.gone.clone();
-        let status = self.status_of_home().await?;
+        let name = self.home.mailbox.name.clone();
+        let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
+        let status = self.link.status_if_told(&name, |response| mirror.hear(response, uid_next)).await?;
         if status.uid_validity.is_some_and(|found| found != self.home.cursor.uid_validity && found != 0) {
             // It was deleted and made anew under the same name.
             return self.go_home(false).await;
@@ -163,19 +165,6 @@ impl Session {
             self.home.reach(&self.link, mod_seq, &known_gone).await?;
         }
         Ok(())
-    }
-
-    /// What STATUS says of the home; nothing where it is refused.
-    async fn status_of_home(&mut self) -> Result<StatusItems, ImapError> {
-        let name = self.home.mailbox.name.clone();
-        let (mirror, uid_next) = (&mut self.home.mirror, self.home.cursor.uid_next);
-        match self.link.status(&name, |response| mirror.hear(response, uid_next)).await {
-            Err(ImapError::Refused { text, .. }) => {
-                debug!(%text, "no STATUS of the open mailbox");
-                Ok(StatusItems::default())
-            }
-            status => status,
-        }
     }
 
     /// Counts a message that IDLE should have announced long ago.

@@ -30,7 +30,7 @@ pub(super) static METRICS: LazyLock<ImapMetrics> = LazyLock::new(ImapMetrics::de
 /// Lets `metrics` tell what the watcher counts.
 pub fn register_metrics(metrics: &Metrics) {
     let counted = &*METRICS;
-    for (name, help, counter) in [
+    metrics.register(&[
         ("imap_logins", "Logins that IMAP servers accepted", &counted.logins),
         ("imap_logins_refused", "Logins that IMAP servers refused", &counted.logins_refused),
         ("imap_renewals", "Times that IDLE was ended and begun anew", &counted.renewals),
@@ -38,7 +38,5 @@ pub fn register_metrics(metrics: &Metrics) {
         ("imap_unreadable", "Responses of IMAP servers that made no sense", &counted.unreadable),
         ("imap_received_octets", "Octets that IMAP servers sent", &counted.received_octets),
         ("imap_failures", "IMAP sessions that failed", &counted.failures),
-    ] {
-        metrics.register(name, help, counter);
-    }
+    ]);
 }

@@ -29,7 +29,7 @@ use super::refusal::Refusal;
 use super::session::Session;
 use crate::event::{AccountName, Origin};
 use crate::event_log::{AppendError, EventLog};
-use crate::registry::{Account, AccountChanges, Registry};
+use crate::registry::{Account, AccountChanges, Registry, Succession};
 
 /// For sessions to say goodbye, and to finish the commit that they are in.
 const GRACE: Duration = Duration::from_secs(4);
@@ -94,7 +94,7 @@ pub async fn watch(
         shared,
         tasks: JoinSet::new(),
         slots: HashMap::new(),
-        waiting: HashMap::new(),
+        succession: Succession::default(),
         requests,
         stop: stop.clone(),
     };
@@ -148,8 +148,7 @@ struct Sessions {
     shared: Shared,
     tasks: JoinSet<Result<(), ImapError>>,
     slots: HashMap<Id, Slot>,
-    /// Accounts in their new form, while connections of the old one are about to end.
-    waiting: HashMap<AccountName, Account>,
+    succession: Succession,
     requests: mpsc::Receiver<ConnectionRequest>,
     stop: CancellationToken,
 }
@@ -164,29 +163,25 @@ impl Sessions {
         }
     }
 
-    /// Ends what is gone, and begins what has come: a mailbox's position has one writer, so that one form of an account
-    /// has to end before the next begins.
+    /// Ends what is gone, and begins what has come.
     fn change(&mut self, changes: AccountChanges) {
-        let AccountChanges { gone, come } = changes;
-        for account in &gone {
-            self.waiting.remove(account);
+        for account in &changes.gone {
             self.shared.handle.forget(account);
         }
         let mut ending = BTreeSet::new();
-        for slot in self.slots.values().filter(|slot| gone.contains(&slot.context.account.name)) {
+        for slot in self.slots.values().filter(|slot| changes.gone.contains(&slot.context.account.name)) {
             slot.stop.cancel();
             ending.insert(slot.context.account.name.clone());
         }
-        let (later, now): (Vec<_>, Vec<_>) = come.into_iter().partition(|account| ending.contains(&account.name));
-        self.waiting.extend(later.into_iter().map(|account| (account.name.clone(), account)));
+        let now = self.succession.take(changes, &ending);
         self.begin(now);
     }
 
     /// Begins an account in its new form if the connection that ended was the last of the old one.
     fn has_ended(&mut self, account: &AccountName) {
-        if self.waiting.contains_key(account) && !self.slots.values().any(|slot| slot.context.account.name == *account)
-        {
-            let new = self.waiting.remove(account);
+        let is_running = |slot: &Slot| slot.context.account.name == *account;
+        if self.succession.has_next(account) && !self.slots.values().any(is_running) {
+            let new = self.succession.next(account);
             self.begin(new.into_iter().collect());
         }
     }

@@ -19,9 +19,9 @@ use super::client::{Client, Events, Session};
 use super::config::JmapConfig;
 use super::error::JmapError;
 use super::object::StateChange;
-use crate::event::{AccountName, Origin};
+use crate::event::Origin;
 use crate::event_log::{AppendError, EventLog};
-use crate::registry::{self, AccountChanges, Registry};
+use crate::registry::{self, AccountChanges, Registry, Succession};
 use crate::source::imap::{Announcements, Backoff, Condition, Health, after_refused_login};
 
 /// For a commit to be finished.
@@ -65,7 +65,7 @@ pub async fn watch(
         hosts: HashMap::new(),
         tasks: JoinSet::new(),
         running: HashMap::new(),
-        waiting: HashMap::new(),
+        succession: Succession::default(),
         stop,
     };
     watchers.supervise(changes).await;
@@ -89,8 +89,7 @@ struct Watchers {
     hosts: HashMap<String, Arc<Semaphore>>,
     tasks: JoinSet<()>,
     running: HashMap<Id, Watched>,
-    /// Accounts in their new form, while the old one is about to end.
-    waiting: HashMap<AccountName, registry::Account>,
+    succession: Succession,
     stop: CancellationToken,
 }
 
@@ -115,22 +114,15 @@ impl Watchers {
         self.running.insert(task.id(), account);
     }
 
-    /// Ends what is gone, and begins what has come: an account's position has one writer, so that one form of it has to
-    /// end before the next begins.
+    /// Ends what is gone, and begins what has come.
     fn change(&mut self, changes: AccountChanges) {
-        let AccountChanges { gone, come } = changes;
-        self.waiting.retain(|account, _| !gone.contains(account));
         let mut ending = BTreeSet::new();
-        for watched in self.running.values().filter(|watched| gone.contains(&watched.context.name)) {
+        for watched in self.running.values().filter(|watched| changes.gone.contains(&watched.context.name)) {
             watched.stop.cancel();
             ending.insert(watched.context.name.clone());
         }
-        for account in come {
-            if ending.contains(&account.name) {
-                self.waiting.insert(account.name.clone(), account);
-            } else {
-                self.begin(account);
-            }
+        for account in self.succession.take(changes, &ending) {
+            self.begin(account);
         }
     }
 
@@ -159,7 +151,7 @@ impl Watchers {
         if watched.stop.is_cancelled() {
             watched.context.health.forget(Context::CONNECTION);
         }
-        if let Some(account) = self.waiting.remove(&watched.context.name) {
+        if let Some(account) = self.succession.next(&watched.context.name) {
             self.begin(account);
         }
     }

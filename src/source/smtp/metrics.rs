@@ -27,7 +27,7 @@ impl SmtpMetrics {
     /// Counters that `metrics` tells.
     pub(super) fn registered(metrics: &Metrics) -> Self {
         let counted = Self::default();
-        for (name, help, counter) in [
+        metrics.register(&[
             ("smtp_sessions", "SMTP sessions that began", &counted.sessions),
             ("smtp_sessions_ended", "SMTP sessions that ended", &counted.sessions_ended),
             ("smtp_sessions_refused", "Connections whose address had too many sessions", &counted.sessions_refused),
@@ -36,9 +36,7 @@ impl SmtpMetrics {
             ("smtp_messages_failed", "Messages that were complete and could not be stored", &counted.messages_failed),
             ("smtp_message_octets", "Octets of the messages that were answered with 250", &counted.message_octets),
             ("smtp_errors", "Replies that were the client's fault", &counted.errors),
-        ] {
-            metrics.register(name, help, counter);
-        }
+        ]);
         counted
     }
 }

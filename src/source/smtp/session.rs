@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
                 go_on(out, &format!("250 2.0.0 Ok: queued as {queue_id}"))
             }
             // Not the client's error, so it does not count against it.
-            Outcome::NoSpace => go_on(out, "452 4.3.1 Insufficient system storage"),
+            Outcome::NoSpace => go_on(out, NO_SPACE),
             Outcome::Failed => go_on(out, "451 4.3.0 Message not stored, try again later"),
             Outcome::ShuttingDown => session.shut_down(out),
         })
@@ -315,7 +315,7 @@ impl<'a> Session<'a> {
             return self.error(out, "503 5.5.1 Nested MAIL command");
         }
         if mail.parameters.size > self.policy.message_bytes_max as u64 {
-            return self.error(out, "552 5.3.4 Message is larger than SIZE");
+            return self.error(out, TOO_BIG);
         }
         if !mail.parameters.smtputf8 && mail.from.as_ref().is_some_and(Path::is_internationalized) {
             return self.error(out, NEEDS_SMTPUTF8);
@@ -381,6 +381,8 @@ impl<'a> Session<'a> {
 }
 
 const MALFORMED: &str = "500 5.5.2 Only CRLF ends a line";
+const TOO_BIG: &str = "552 5.3.4 Message is larger than SIZE";
+const NO_SPACE: &str = "452 4.3.1 Insufficient system storage";
 const NEEDS_SMTPUTF8: &str = "553 5.6.7 Address needs SMTPUTF8";
 
 fn go_on(out: &mut Vec<u8>, text: &str) -> Next {

@@ -1,14 +1,11 @@
 //! The session while a message's text comes in: after DATA up to the dot, or chunk by chunk (BDAT, RFC 3030 §2).
 
-use super::{Next, Open, Session, Transaction, go_on, reply};
+use super::{NO_SPACE, Next, Open, Session, TOO_BIG, Transaction, go_on, reply};
 use crate::source::smtp::collector::{Collector, Ended};
 use crate::source::smtp::data::DataReader;
 
 /// Chunks smaller than this, but for the last, only cost time.
 const CHUNK_OCTETS_LEAST: u64 = 512;
-
-const TOO_BIG: &str = "552 5.3.4 Message is larger than SIZE";
-const NO_SPACE: &str = "452 4.3.1 Insufficient system storage";
 
 /// A chunk that is on its way.
 #[derive(Debug)]
