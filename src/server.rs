@@ -27,7 +27,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::smtp::{self, ListenerConfig, Routing, RoutingError, SocketAddress};
+use crate::source::intake::{Intake, Routing, RoutingError};
+use crate::source::smtp::{self, ListenerConfig, SocketAddress};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -80,7 +81,8 @@ pub struct Server {
     http: Option<TcpListener>,
     http_address: SocketAddr,
     /// Until it runs.
-    smtp: Option<(Vec<smtp::Listener>, Routing)>,
+    smtp: Option<Vec<smtp::Listener>>,
+    intake: Intake,
     event_log: EventLog,
     registry: Registry,
     watcher: WatcherHandle,
@@ -104,7 +106,8 @@ impl Server {
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
         }
-        let smtp = Some((listeners, routing));
+        let smtp = Some(listeners);
+        let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout);
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
@@ -120,7 +123,20 @@ impl Server {
         let gate = Gate::new(key, &config.auth.allowed_origins);
         let http_address = http.local_addr().unwrap_or(config.http.listen);
         let http = Some(http);
-        Ok(Self { config, http, http_address, smtp, event_log, registry, watcher, dovecot_push, metrics, hub, gate })
+        Ok(Self {
+            config,
+            http,
+            http_address,
+            smtp,
+            intake,
+            event_log,
+            registry,
+            watcher,
+            dovecot_push,
+            metrics,
+            hub,
+            gate,
+        })
     }
 
     /// Where HTTP is served; the port was chosen by the system if 0 was asked for.
@@ -130,7 +146,7 @@ impl Server {
 
     /// Where SMTP is received, unless it is switched off.
     pub fn smtp_address(&self) -> Option<SocketAddr> {
-        let (listeners, _) = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
+        let listeners = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
         Some(listeners.first().and_then(smtp::Listener::address).unwrap_or(self.config.smtp.listen))
     }
 
@@ -161,9 +177,8 @@ impl Server {
 
         let mut sources =
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
-        if let Some((listeners, routing)) = self.smtp.take() {
-            let config = self.config.smtp.clone();
-            let receiver = smtp::Receiver::new(config, routing, self.event_log.clone(), &self.metrics);
+        if let Some(listeners) = self.smtp.take() {
+            let receiver = smtp::Receiver::new(self.config.smtp.clone(), self.intake.clone(), &self.metrics);
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;

@@ -2,5 +2,6 @@
 
 pub mod dovecot_push;
 pub mod imap;
+pub mod intake;
 pub mod jmap;
 pub mod smtp;

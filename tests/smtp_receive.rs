@@ -13,7 +13,8 @@ use postrider::event::{Event, TopicMatcher};
 use postrider::event_log::{EventLog, EventLogConfig, Position, Selection};
 use postrider::metrics::Metrics;
 use postrider::registry::Account;
-use postrider::source::smtp::{Listener, Receiver, Routing, SmtpConfig, serve};
+use postrider::source::intake::{Intake, Routing};
+use postrider::source::smtp::{Listener, Receiver, SmtpConfig, serve};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -54,12 +55,8 @@ impl Server {
         }
         let address = listeners.first().and_then(Listener::address).unwrap();
         let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
-        running.spawn(serve(
-            listeners,
-            Receiver::new(config, routing, event_log.clone(), &Metrics::default()),
-            grace,
-            stop.clone(),
-        ));
+        let intake = Intake::new(routing, event_log.clone(), config.append_timeout);
+        running.spawn(serve(listeners, Receiver::new(config, intake, &Metrics::default()), grace, stop.clone()));
         Self { address, event_log, stop, running, _folder: folder }
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{Config, Places, Problem};
 use crate::registry::{Account, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
 use crate::source::imap::provider::Providers;
-use crate::source::smtp::Routing;
+use crate::source::intake::Routing;
 
 /// Everything that is wrong, in no order.
 pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {

@@ -1,17 +1,20 @@
-//! A message on its way from the session into the event log: what it becomes there, and what its sender is told.
+//! A message on its way into the event log: what it becomes there, and what its sender is told.
 //!
 //! All recipients go into one append, so that the one reply to the dot is true for all of them. Whoever repeats a
 //! message because the 250 was lost makes no second event, as long as the message has a Message-ID; without one,
 //! two equal messages may well be two (the same alert twice), and losing one would be worse.
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{Timestamp, Unit};
 use tracing::{debug, warn};
+use uuid::Uuid;
+use uuid::fmt::Simple;
 
 use super::path::Path;
-use super::session::{Outcome, Transaction};
+use super::routing::Destination;
 use crate::event::{Content, Draft, Envelope, EventKind, Origin};
 use crate::event_log::{Append, AppendError, DedupKey, EventLog};
 use crate::message::summarise;
@@ -19,28 +22,79 @@ use crate::message::summarise;
 /// Above this, parsing takes long enough to hold up other sessions of its thread: about a millisecond.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
-/// Commits one message.
-///
-/// # Cancel safety
-/// The message may be committed when the future is dropped; its sender does not hear of that and repeats it.
-pub(super) async fn commit<'q>(
-    event_log: &EventLog,
-    transaction: Transaction,
-    queue_id: &'q str,
-    append_timeout: Duration,
-) -> Outcome<'q> {
-    let (size, recipients) = (transaction.message.len(), transaction.recipients.len());
+/// One message with its envelope, to be committed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mail {
+    /// Which way it came.
+    pub origin: Origin,
+    /// What its sender is told, the event carries, and the log lines name.
+    pub queue_id: QueueId,
+    /// The reverse-path; none for `<>`.
+    pub from: Option<Path>,
+    /// Whom it is for, in the order in which they were named. Never empty.
+    pub recipients: Vec<Recipient>,
+    /// The message.
+    pub message: Vec<u8>,
+}
+
+/// A recipient whose mail is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recipient {
+    /// As the client wrote it.
+    pub path: Path,
+    /// Where its mail goes.
+    pub destination: Destination,
+}
+
+/// The name of one message in replies, events and log lines: a UUIDv7 in 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QueueId(Simple);
+
+impl QueueId {
+    /// A name that no other message has.
+    pub(crate) fn new() -> Self {
+        Self(Uuid::now_v7().simple())
+    }
+
+    /// A name that a test knows beforehand.
+    #[cfg(test)]
+    pub(crate) fn numbered(number: u128) -> Self {
+        Self(Uuid::from_u128(number).simple())
+    }
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is committed.
+    Committed,
+    /// There is no space left for it.
+    NoSpace,
+    /// It could not be committed, or not in time.
+    Failed,
+    /// The log takes nothing more.
+    ShuttingDown,
+}
+
+/// Commits one message; see [`super::Intake::take`].
+pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Duration) -> Outcome {
+    let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
     let append = if size <= INLINE_BYTES_MAX {
-        append_of(&transaction, queue_id, received)
+        append_of(&mail, received)
     } else {
-        let id = queue_id.to_owned();
-        match tokio::task::spawn_blocking(move || append_of(&transaction, &id, received)).await {
+        match tokio::task::spawn_blocking(move || append_of(&mail, received)).await {
             Ok(append) => append,
             Err(err) => {
-                warn!(queue_id, size, error = %err, "message not parsed");
+                warn!(%queue_id, size, error = %err, "message not parsed");
                 return Outcome::Failed;
             }
         }
@@ -48,11 +102,11 @@ pub(super) async fn commit<'q>(
     match tokio::time::timeout(append_timeout, event_log.append(append)).await {
         Ok(Ok(appended)) => {
             let repeated = appended.iter().filter(|appended| appended.repeated).count();
-            debug!(queue_id, size, recipients, repeated, "message committed");
-            Outcome::Committed(queue_id)
+            debug!(%queue_id, size, recipients, repeated, "message committed");
+            Outcome::Committed
         }
         Ok(Err(err)) => {
-            warn!(queue_id, size, error = %err, "message not committed, its sender tries again later");
+            warn!(%queue_id, size, error = %err, "message not committed, its sender tries again later");
             match err {
                 AppendError::NoSpace(_) => Outcome::NoSpace,
                 AppendError::Closed => Outcome::ShuttingDown,
@@ -60,15 +114,15 @@ pub(super) async fn commit<'q>(
             }
         }
         Err(_) => {
-            warn!(queue_id, size, timeout = ?append_timeout, "message not committed in time, its sender tries again later");
+            warn!(%queue_id, size, timeout = ?append_timeout, "message not committed in time, its sender tries again later");
             Outcome::Failed
         }
     }
 }
 
 /// One event for each mailbox that the message is for.
-fn append_of(transaction: &Transaction, queue_id: &str, received: Timestamp) -> Append {
-    let Transaction { from, recipients, message } = transaction;
+fn append_of(mail: &Mail, received: Timestamp) -> Append {
+    let Mail { origin, queue_id, from, recipients, message } = mail;
     // The Message-ID is needed even where no account wants anything of the message in its events.
     let contents = recipients.iter().map(|recipient| recipient.destination.content);
     let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
@@ -84,13 +138,13 @@ fn append_of(transaction: &Transaction, queue_id: &str, received: Timestamp) -> 
         if earlier.into_iter().any(|earlier| earlier == to) {
             continue; // Two addresses of one mailbox: it is still one message in it.
         }
-        let mut draft = Draft::in_mailbox(EventKind::MessageNew, Origin::Smtp, &to.account, &to.mailbox);
+        let mut draft = Draft::in_mailbox(EventKind::MessageNew, *origin, &to.account, &to.mailbox);
         draft.message = summary.clone().trimmed_to(to.content);
         // Who wrote is content too, whether the message says so or the envelope.
         draft.envelope = (to.content > Content::None).then(|| Envelope {
             mail_from: mail_from.to_owned(),
             rcpt_to: recipient.path.as_str().to_owned(),
-            queue_id: queue_id.to_owned(),
+            queue_id: queue_id.to_string(),
         });
         let key = digest.as_ref().map(|digest| {
             DedupKey::of(&[b"smtp", to.account.as_str().as_bytes(), to.mailbox.as_bytes(), digest.as_ref()])
@@ -102,8 +156,6 @@ fn append_of(transaction: &Transaction, queue_id: &str, received: Timestamp) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::routing::Destination;
-    use super::super::session::Recipient;
     use super::*;
     use crate::event::{AccountName, Event, TopicMatcher};
     use crate::event_log::{EventLogConfig, Selection};
@@ -123,12 +175,14 @@ mod tests {
                 content,
             },
         };
-        let transaction = Transaction {
+        let mail = Mail {
+            origin: Origin::Lmtp,
+            queue_id: QueueId::new(),
             from: Some(path("ada@example.org")),
             recipients: vec![recipient("none", Content::None), recipient("some", Content::Envelope)],
             message: b"Subject: s\r\n\r\nbody\r\n".to_vec(),
         };
-        let append = append_of(&transaction, "Q1", Timestamp::UNIX_EPOCH);
+        let append = append_of(&mail, Timestamp::UNIX_EPOCH);
         let folder = tempfile::tempdir().unwrap();
         let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         log.append(append).await.unwrap();

@@ -15,14 +15,14 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// One address of the envelope. Only `Postmaster` has no domain (RFC 5321 §4.5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Path {
+pub(crate) struct Path {
     text: Box<str>,
     local_len: usize,
 }
 
 impl Path {
     /// Parses an address without its angle brackets, all of it.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Some(Self::parse_prefix(text)?).filter(|path| path.text.len() == text.len())
     }
 
@@ -40,12 +40,12 @@ impl Path {
     }
 
     /// The address as the peer wrote it.
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
     /// The local part without quoting: `"a b"@x` and `a\ b` name the same (RFC 5321 §4.1.2).
-    pub(super) fn local(&self) -> Cow<'_, str> {
+    pub(crate) fn local(&self) -> Cow<'_, str> {
         let local = self.text.get(..self.local_len).unwrap_or_default();
         let Some(quoted) = local.strip_prefix('"') else { return Cow::Borrowed(local) };
         let mut plain = String::with_capacity(quoted.len());
@@ -57,18 +57,18 @@ impl Path {
     }
 
     /// The domain or address literal.
-    pub(super) fn domain(&self) -> Option<&str> {
+    pub(crate) fn domain(&self) -> Option<&str> {
         self.text.get(self.local_len + 1..)
     }
 
     /// Whether it needs SMTPUTF8 (RFC 6531 §3.2).
-    pub(super) fn is_internationalized(&self) -> bool {
+    pub(crate) fn is_internationalized(&self) -> bool {
         !self.text.is_ascii()
     }
 }
 
 /// Parses `<…>` at the start of a MAIL or RCPT argument and gives the rest; no path at all is the null path `<>`.
-pub(super) fn bracketed(argument: &str) -> Option<(Option<Path>, &str)> {
+pub(crate) fn bracketed(argument: &str) -> Option<(Option<Path>, &str)> {
     let inner = argument.strip_prefix('<')?;
     let (path, rest) = if let Some(rest) = inner.strip_prefix('>') {
         (None, rest)

@@ -61,7 +61,7 @@ pub enum RoutingError {
 
 /// Where the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// On this machine.
     Loopback,
     /// Anywhere else.
@@ -70,7 +70,7 @@ pub(super) enum Peer {
 
 /// Where the mail of one recipient goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Destination {
+pub(crate) struct Destination {
     pub account: AccountName,
     pub mailbox: String,
     /// How much of a message the account's events carry.
@@ -79,7 +79,7 @@ pub(super) struct Destination {
 
 /// Why a recipient is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoRoute {
+pub(crate) enum NoRoute {
     /// The domain is ours, the local part is not.
     UnknownRecipient,
     /// The domain is somebody else's.
@@ -129,7 +129,7 @@ impl Routing {
     }
 
     /// The account and mailbox of `recipient`.
-    pub(super) fn route(&self, recipient: &Path, peer: Peer) -> Result<Destination, NoRoute> {
+    pub(crate) fn route(&self, recipient: &Path, peer: Peer) -> Result<Destination, NoRoute> {
         let (plain, domain) = (recipient.local(), recipient.domain());
         let lower = plain.to_ascii_lowercase();
         if let Some(owner) = self.addresses.get(&key(&lower, domain)) {

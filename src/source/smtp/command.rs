@@ -4,7 +4,7 @@
 //! STARTTLS and AUTH have their places in [`parse`] when the receiver learns them.
 
 use super::parameter::{self, MailParameters};
-use super::path::{self, Path};
+use crate::source::intake::{Path, bracketed};
 
 /// A command that was understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ fn is_name(argument: &[u8]) -> bool {
 
 fn parse_mail(argument: &[u8]) -> Result<Mail, CommandError> {
     let argument = after_keyword(argument, "FROM:").ok_or(CommandError::ReversePath)?;
-    let (from, parameters) = path::bracketed(argument).ok_or(CommandError::ReversePath)?;
+    let (from, parameters) = bracketed(argument).ok_or(CommandError::ReversePath)?;
     Ok(Mail { from, parameters: parameter::of_mail(parameters)? })
 }
 
@@ -158,7 +158,7 @@ fn parse_bdat(argument: &[u8]) -> Result<Command, CommandError> {
 
 fn parse_rcpt(argument: &[u8]) -> Result<Path, CommandError> {
     let argument = after_keyword(argument, "TO:").ok_or(CommandError::ForwardPath)?;
-    let (path, parameters) = path::bracketed(argument).ok_or(CommandError::ForwardPath)?;
+    let (path, parameters) = bracketed(argument).ok_or(CommandError::ForwardPath)?;
     // The null path is for senders only (RFC 5321 §4.1.1.3).
     let path = path.ok_or(CommandError::ForwardPath)?;
     parameter::of_rcpt(parameters)?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::path::Path;
 use super::session::Role;
+use crate::source::intake::Path;
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,14 +16,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use uuid::Uuid;
 
 use super::budget::Share;
 use super::deadline::Deadline;
-use super::delivery::commit;
 use super::receiver::Receiver;
-use super::routing::Peer;
-use super::session::{Next, Outcome, Policy, Session, Transaction};
+use super::session::{Next, Policy, Session, Transaction};
+use crate::source::intake::{Mail, Outcome, Peer, QueueId};
 
 /// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
 const READ_BYTES: usize = 64 * 1024;
@@ -51,6 +49,7 @@ pub(super) struct Shutdown {
 /// One client's connection.
 pub(super) struct Connection<'a, S> {
     receiver: &'a Receiver,
+    policy: &'a Policy,
     shutdown: &'a Shutdown,
     stream: S,
     session: Session<'a>,
@@ -74,6 +73,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let rate_min = config.data_bytes_per_second_min.get();
         Self {
             receiver,
+            policy,
             shutdown,
             stream,
             session: Session::new(policy, peer),
@@ -176,7 +176,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         self.share.clear();
         self.receiver.metrics.messages_failed.inc();
         match next {
-            Next::Deliver(_) => self.session.delivered(Outcome::NoSpace, &mut self.out),
+            Next::Deliver(_) => self.session.delivered(QueueId::new(), Outcome::NoSpace, &mut self.out),
             next => {
                 self.session.give_up_data();
                 next
@@ -185,20 +185,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     async fn deliver(&mut self, transaction: Transaction) -> Next {
-        let bytes = transaction.message.len() as u64;
-        let mut text = Uuid::encode_buffer();
-        let queue_id = &*Uuid::now_v7().simple().encode_lower(&mut text);
-        let Receiver { event_log, config, metrics, .. } = self.receiver;
-        let outcome = commit(event_log, transaction, queue_id, config.append_timeout).await;
+        let Transaction { from, recipients, message } = transaction;
+        let Receiver { intake, metrics, .. } = self.receiver;
+        let (queue_id, bytes) = (QueueId::new(), message.len() as u64);
+        let origin = self.policy.role.origin();
+        let outcome = intake.take(Mail { origin, queue_id, from, recipients, message }).await;
         self.share.clear();
-        if matches!(outcome, Outcome::Committed(_)) {
+        if outcome == Outcome::Committed {
             metrics.messages.inc();
             metrics.message_octets.inc_by(bytes);
         } else {
             metrics.messages_failed.inc();
         }
         self.deadline.restart(Instant::now());
-        self.session.delivered(outcome, &mut self.out)
+        self.session.delivered(queue_id, outcome, &mut self.out)
     }
 
     /// Writes all replies, within the time that a client has to read them.
@@ -253,14 +253,16 @@ mod tests {
     use super::*;
     use crate::event_log::{EventLog, EventLogConfig};
     use crate::metrics::Metrics;
-    use crate::source::smtp::{Role, Routing, SmtpConfig};
+    use crate::source::intake::{Intake, Routing};
+    use crate::source::smtp::{Role, SmtpConfig};
 
     #[tokio::test]
     async fn a_client_that_reads_nothing_is_given_up_on() {
         let folder = tempfile::tempdir().unwrap();
         let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         let config = SmtpConfig { reply_timeout: Duration::from_millis(50), ..SmtpConfig::default() };
-        let receiver = Receiver::new(config, Routing::default(), event_log, &Metrics::default());
+        let intake = Intake::new(Routing::default(), event_log, config.append_timeout);
+        let receiver = Receiver::new(config, intake, &Metrics::default());
         let shutdown = Shutdown { stop: CancellationToken::new(), now: CancellationToken::new() };
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);

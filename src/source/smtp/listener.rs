@@ -13,8 +13,8 @@ use tokio_util::either::Either;
 use tracing::{debug, warn};
 
 use super::config::{ListenerConfig, SocketAddress};
-use super::routing::Peer;
 use super::session::Role;
+use crate::source::intake::Peer;
 
 /// First and longest pause after accepting failed: there are no file descriptors left, and trying at once again would
 /// only burn the processor.

@@ -16,10 +16,9 @@ use super::connection::{Connection, Shutdown};
 use super::listener::{Accept, Client, Listener, Stream, say_at_once};
 use super::metrics::SmtpMetrics;
 use super::places::{Addresses, Place};
-use super::routing::Routing;
 use super::session::{Policy, Role};
-use crate::event_log::EventLog;
 use crate::metrics::Metrics;
+use crate::source::intake::Intake;
 
 /// Time for the last 421 when the grace is over, and for the event log to answer what it was asked.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -28,8 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Receiver {
     pub(super) config: SmtpConfig,
-    routing: Arc<Routing>,
-    pub(super) event_log: EventLog,
+    pub(super) intake: Intake,
     pub(super) budget: Arc<MemoryBudget>,
     pub(super) metrics: SmtpMetrics,
     addresses: Addresses,
@@ -38,14 +36,14 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver that commits to `event_log`, and whose numbers `metrics` tells. The caller has checked `config`.
-    pub fn new(config: SmtpConfig, routing: Routing, event_log: EventLog, metrics: &Metrics) -> Self {
+    /// A receiver that hands mail to `intake`, and whose numbers `metrics` tells. The caller has checked `config`.
+    pub fn new(config: SmtpConfig, intake: Intake, metrics: &Metrics) -> Self {
         let budget = MemoryBudget::new(config.memory_bytes_max.get());
         let addresses = Addresses::new(config.sessions_per_address_max.get());
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, routing: Arc::new(routing), event_log, budget, metrics, addresses, slots }
+        Self { config, intake, budget, metrics, addresses, slots }
     }
 
     /// What holds for the sessions of a listener.
@@ -55,7 +53,7 @@ impl Receiver {
             hostname: self.config.announced_name(),
             message_bytes_max: self.config.message_bytes_max.get(),
             recipients_max: self.config.recipients_max.get(),
-            routing: Arc::clone(&self.routing),
+            routing: self.intake.routing(),
         }
     }
 }

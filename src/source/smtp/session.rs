@@ -15,8 +15,8 @@ use super::collector::Collector;
 use super::command::{self, Command, CommandError, Mail};
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
-use super::path::Path;
-use super::routing::{Destination, NoRoute, Peer, Routing};
+use crate::event::Origin;
+use crate::source::intake::{NoRoute, Outcome, Path, Peer, QueueId, Recipient, Routing};
 use body::Body;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
@@ -46,6 +46,14 @@ impl Role {
         match self {
             Self::Smtp => "SMTP",
             Self::Lmtp => "LMTP",
+        }
+    }
+
+    /// What events say of where mail came from.
+    pub(super) fn origin(self) -> Origin {
+        match self {
+            Self::Smtp => Origin::Smtp,
+            Self::Lmtp => Origin::Lmtp,
         }
     }
 
@@ -89,15 +97,6 @@ pub(super) struct Transaction {
     pub message: Vec<u8>,
 }
 
-/// An accepted recipient.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Recipient {
-    /// As the client wrote it.
-    pub path: Path,
-    /// Where its mail goes.
-    pub destination: Destination,
-}
-
 /// What the caller does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -109,19 +108,6 @@ pub(super) enum Next {
     Quit,
     /// The session ended itself: write the replies and close, whatever the client is still sending.
     HangUp,
-}
-
-/// What became of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome<'a> {
-    /// It is committed, under this queue ID.
-    Committed(&'a str),
-    /// There is no space left for it.
-    NoSpace,
-    /// It could not be committed, or not in time.
-    Failed,
-    /// The log takes nothing more.
-    ShuttingDown,
 }
 
 /// What a client did wrong or in vain; everything but `errors_total` counts from the last message on.
@@ -189,9 +175,9 @@ impl<'a> Session<'a> {
     }
 
     /// Reports what became of the message that [`Next::Deliver`] handed out.
-    pub(super) fn delivered(&mut self, outcome: Outcome<'_>, out: &mut Vec<u8>) -> Next {
+    pub(super) fn delivered(&mut self, queue_id: QueueId, outcome: Outcome, out: &mut Vec<u8>) -> Next {
         self.for_each_recipient(out, |session, out| match outcome {
-            Outcome::Committed(queue_id) => {
+            Outcome::Committed => {
                 session.misuse = Misuse { errors_total: session.misuse.errors_total, ..Misuse::default() };
                 go_on(out, &format!("250 2.0.0 Ok: queued as {queue_id}"))
             }

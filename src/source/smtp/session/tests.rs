@@ -41,9 +41,9 @@ fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
             rest = &rest[used..];
             match next {
                 Next::Deliver(transaction) => {
-                    let queue_id = seen.messages.len().to_string();
+                    let queue_id = QueueId::numbered(seen.messages.len() as u128);
                     seen.messages.push(transaction);
-                    assert_eq!(session.delivered(Outcome::Committed(&queue_id), &mut out), Next::Read);
+                    assert_eq!(session.delivered(queue_id, Outcome::Committed, &mut out), Next::Read);
                 }
                 Next::Read => {
                     assert!(rest.is_empty(), "input was left without a reason");
@@ -87,7 +87,7 @@ const TRANSACTION: &str = "EHLO c\nMAIL FROM:<bob@x.example>\nRCPT TO:<alice@exa
 fn a_message_goes_from_ehlo_to_quit() {
     let seen = talk(&format!("{TRANSACTION}Subject: hi\n\n..dot\n.\nQUIT\n"));
     assert_eq!(codes(&seen), ["250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0", "221 2.0.0"]);
-    assert!(seen.replies.contains("250 2.0.0 Ok: queued as 0\r\n"), "{}", seen.replies);
+    assert!(seen.replies.contains(&format!("250 2.0.0 Ok: queued as {:032}\r\n", 0)), "{}", seen.replies);
     assert_eq!(seen.end, Some(Next::Quit));
     let [message] = &seen.messages[..] else { panic!("{seen:?}") };
     assert_eq!(message.message, b"Subject: hi\r\n\r\n.dot\r\n");
@@ -238,7 +238,7 @@ fn failures_to_commit_are_for_later_and_close_only_at_shutdown() {
         let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
         assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
         out.clear();
-        assert_eq!(session.delivered(outcome, &mut out), next);
+        assert_eq!(session.delivered(QueueId::numbered(1), outcome, &mut out), next);
         assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
     }
 }
