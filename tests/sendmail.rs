@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 const ACCOUNTS: &str = "[smtp]\nlocal_domains = ['localhost']\n\
                         [[account]]\nname = 'alice'\ncontent = 'text'\naddresses = ['alice@example.org']\n";
@@ -91,7 +92,7 @@ async fn server(config: &str) -> Server {
 }
 
 /// Takes everything for one session, save what begins with a key of `answers`; gives what it was told.
-async fn scripted(answers: &'static [(&'static str, &'static str)]) -> (String, tokio::task::JoinHandle<String>) {
+async fn scripted(answers: &'static [(&'static str, &'static str)]) -> (String, JoinSet<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let session = async move {
@@ -107,14 +108,15 @@ async fn scripted(answers: &'static [(&'static str, &'static str)]) -> (String, 
             if in_text && line != ".\r\n" {
                 continue;
             }
-            in_text = false;
             let answer = answers.iter().find(|(begin, _)| line.starts_with(begin)).map(|(_, answer)| *answer);
             let usual = if line.starts_with("DATA") { "354 go on" } else { "250 fine" };
             in_text = line.starts_with("DATA") && answer.is_none();
             stream.write_all(format!("{}\r\n", answer.unwrap_or(usual)).as_bytes()).await.unwrap();
         }
     };
-    (address, tokio::spawn(session))
+    let mut task = JoinSet::new();
+    task.spawn(session);
+    (address, task)
 }
 
 #[tokio::test]
@@ -138,13 +140,13 @@ async fn what_cron_sends_is_an_event() {
 
 #[tokio::test]
 async fn bcc_is_a_recipient_whom_nobody_learns_of() {
-    let (address, session) = scripted(&[]).await;
+    let (address, mut session) = scripted(&[]).await;
     let sendmail = Sendmail::to(&address, None);
     let mail =
         "To: Ada <ada@x.example>, root\nCc: bob@x.example\nBcc: secret@x.example\nSubject: s\n\n..\n.\nnot this\n";
     let ended = sendmail.run(&["-t", "-F", "Grüne Ada", "-oem", "-f", "ada@x.example"], mail).await;
     assert_eq!((ended.code, &*ended.errors), (Some(0), ""));
-    let said = within("the session's end", session).await.unwrap();
+    let said = within("the session's end", session.join_next()).await.unwrap().unwrap();
     let recipients: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("RCPT TO:")).collect();
     assert_eq!(recipients, ["<ada@x.example>", "<root@localhost>", "<bob@x.example>", "<secret@x.example>"]);
     assert!(said.contains("MAIL FROM:<ada@x.example> "), "{said}");
@@ -236,10 +238,10 @@ async fn each_failure_has_its_exit_code() {
         (&[(".", "554 5.6.0 no")], 69),
         (&[("EHLO", "554 5.5.1 no")], 69),
     ] {
-        let (address, session) = scripted(Box::leak(Box::<[_]>::from(answers))).await;
+        let (address, mut session) = scripted(Box::leak(Box::<[_]>::from(answers))).await;
         let ended = Sendmail::to(&address, None).run(&["root"], "hi\n").await;
         assert_eq!(ended.code, Some(code), "{answers:?} {ended:?}");
-        within("the session's end", session).await.unwrap();
+        within("the session's end", session.join_next()).await.unwrap().unwrap();
     }
     let mut sendmail = Sendmail::to(&closed, None);
     sendmail.variables.push(("POSTRIDER_SMTP__MESSAGE_BYTES_MAX", "10".to_owned()));
