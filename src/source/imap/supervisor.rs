@@ -397,13 +397,7 @@ mod tests {
             connections,
         };
         let imap = Some(ImapEndpoint::new("localhost", "alice"));
-        let account = Account {
-            name: "alice".parse().unwrap(),
-            content: crate::event::Content::default(),
-            addresses: Vec::new(),
-            imap: imap.map(Arc::new),
-            jmap: None,
-        };
+        let account = Account { imap: imap.map(Arc::new), ..Account::new("alice".parse().unwrap()) };
         let account = shared.context(account).unwrap();
         let context = Arc::new(ConnectionContext::new(account, Duty::Account));
         let stop = CancellationToken::new();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::data::SMUGGLING;
 use super::*;
-use crate::event::{AccountName, Content};
+use crate::event::AccountName;
 use crate::registry::Account;
 
 fn policy() -> Policy {
@@ -13,11 +13,8 @@ fn policy() -> Policy {
 
 fn policy_of(role: Role) -> Policy {
     let alice = Account {
-        name: AccountName::parse("alice").unwrap(),
-        content: Content::Preview,
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
-        imap: None,
-        jmap: None,
+        ..Account::new(AccountName::parse("alice").unwrap())
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
     Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
