@@ -19,7 +19,7 @@ pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 pub(crate) use path::{Path, bracketed};
 pub(crate) use routing::{NoRoute, Peer};
 pub use routing::{Routing, RoutingError};
-pub(crate) use spool::{Message, Spool};
+pub(crate) use spool::{Message, Spool, SpoolFile, WHOLE_MAX};
 
 /// Takes mail for the configured accounts. Clones share everything.
 #[derive(Debug, Clone)]

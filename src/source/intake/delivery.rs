@@ -89,6 +89,7 @@ pub(crate) enum Outcome {
 /// Commits one message; see [`super::Intake::take`].
 pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Duration) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
+    debug!(%queue_id, size, client = ?mail.client, "message handed over");
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
