@@ -12,7 +12,10 @@ mod spool;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{debug, warn};
+
 use crate::event_log::EventLog;
+use crate::message::trace;
 
 pub(crate) use client::Client;
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
@@ -28,13 +31,23 @@ pub struct Intake {
     event_log: EventLog,
     spool: Spool,
     append_timeout: Duration,
+    received_max: usize,
 }
 
 impl Intake {
+    /// Hops that a message may have behind it, unless [`Intake::with_received_max`] says otherwise.
+    pub const RECEIVED_MAX: usize = 50;
+
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
         let spool = Spool::new(event_log.folder().join("spool"));
-        Self { routing: Arc::new(routing), event_log, spool, append_timeout }
+        Self { routing: Arc::new(routing), event_log, spool, append_timeout, received_max: Self::RECEIVED_MAX }
+    }
+
+    /// Refuses messages with more `Received` fields than this: they go round in circles (RFC 5321 §6.3).
+    #[must_use]
+    pub fn with_received_max(self, received_max: usize) -> Self {
+        Self { received_max, ..self }
     }
 
     /// Where recipients' mail goes.
@@ -52,6 +65,21 @@ impl Intake {
     /// # Cancel safety
     /// The message may be committed when the future is dropped; its sender does not hear of that and repeats it.
     pub(crate) async fn take(&self, mail: Mail) -> Outcome {
-        delivery::commit(&self.event_log, mail, self.append_timeout).await
+        let queue_id = mail.queue_id;
+        debug!(%queue_id, size = mail.message.len(), client = ?mail.client, "message handed over");
+        let octets = match mail.message.whole().await {
+            Ok(octets) => octets,
+            Err(err) => {
+                warn!(%queue_id, error = %err, "message not read back from the spool, its sender tries again later");
+                return Outcome::Failed;
+            }
+        };
+        let received = trace(&octets).received;
+        if received > self.received_max {
+            // Whoever sends it on gets the bounce; anybody can send one, so the log does not fill with them.
+            debug!(%queue_id, received, max = self.received_max, "mail loop, message refused");
+            return Outcome::Loop;
+        }
+        delivery::commit(&self.event_log, mail, octets, self.append_timeout).await
     }
 }

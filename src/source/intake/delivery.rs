@@ -16,7 +16,7 @@ use uuid::fmt::Simple;
 use super::client::Client;
 use super::path::Path;
 use super::routing::Destination;
-use super::spool::Message;
+use super::spool::{Message, Whole};
 use crate::event::{Content, Draft, Envelope, EventKind, Origin};
 use crate::event_log::{Append, AppendError, DedupKey, EventLog};
 use crate::message::summarise;
@@ -84,22 +84,16 @@ pub(crate) enum Outcome {
     Failed,
     /// The log takes nothing more.
     ShuttingDown,
+    /// It has been through too many servers: it would come again and again.
+    Loop,
 }
 
-/// Commits one message; see [`super::Intake::take`].
-pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Duration) -> Outcome {
+/// Commits one message, of which `octets` are all; see [`super::Intake::take`].
+pub(super) async fn commit(event_log: &EventLog, mail: Mail, octets: Whole, append_timeout: Duration) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
-    debug!(%queue_id, size, client = ?mail.client, "message handed over");
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
-    let octets = match mail.message.whole().await {
-        Ok(octets) => octets,
-        Err(err) => {
-            warn!(%queue_id, size, error = %err, "message not read back from the spool, its sender tries again later");
-            return Outcome::Failed;
-        }
-    };
     let append = if size <= INLINE_BYTES_MAX {
         append_of(&mail, &octets, received)
     } else {
