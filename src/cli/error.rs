@@ -161,6 +161,7 @@ impl CliError {
                 StartError::Key(_)
                 | StartError::Routing(_)
                 | StartError::DovecotSecret(_)
+                | StartError::MailOverHttp(_)
                 | StartError::EventLog(OpenError::Folder(..)),
             ) => EX_CONFIG,
             // What is taken may be free later, once the other process has ended.
