@@ -186,8 +186,8 @@ async fn mailgun_posts_the_message_itself() {
     assert_eq!((replayed.status, &*replayed.name), (406, "signature-used"));
     for (signed, name) in [
         (mailgun_fields(0, "b", "another key"), "signature-invalid"),
-        (mailgun_fields(301, "c", MAILGUN_KEY), "signature-stale"),
-        (mailgun_fields(-302, "d", MAILGUN_KEY), "signature-stale"),
+        (mailgun_fields(400, "c", MAILGUN_KEY), "signature-stale"),
+        (mailgun_fields(-900, "d", MAILGUN_KEY), "signature-stale"),
         (mailgun_fields(0, "", MAILGUN_KEY), "signature-invalid"),
     ] {
         fields.truncate(3);

@@ -100,7 +100,7 @@ impl MailOverHttpConfig {
         self.public_key().map(drop)
     }
 
-    /// The DER of SendGrid's key (SubjectPublicKeyInfo); PEM's lines around it are forgiven.
+    /// The DER of SendGrid's key (`SubjectPublicKeyInfo`); PEM's lines around it are forgiven.
     fn public_key(&self) -> Result<Option<Vec<u8>>, MailOverHttpConfigError> {
         let Some(text) = &self.sendgrid_public_key else { return Ok(None) };
         let digits: String = text.lines().filter(|line| !line.starts_with("-----")).collect::<String>();
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named() {
-        let check = |text| toml::from_str::<MailOverHttpConfig>(text).unwrap().check();
+        let check = |text: &str| toml::from_str::<MailOverHttpConfig>(text).unwrap().check();
         assert_eq!(check(""), Ok(()));
         assert_eq!(MailOverHttpConfig::default().memory_bytes_max.get(), 268_435_456);
         assert_eq!(check("user = 'a:b'"), Err(MailOverHttpConfigError::User));

@@ -48,14 +48,14 @@ impl Form {
 }
 
 async fn multipart(content_type: Option<&HeaderValue>, body: Bytes) -> Result<Form, Problem> {
-    let broken = |_| Problem::bad_request("form-invalid", "the body is not `multipart/form-data` as it says");
+    let broken = || Problem::bad_request("form-invalid", "the body is not `multipart/form-data` as it says");
     let mut request = Request::new(Body::from(body));
     request.headers_mut().extend(content_type.map(|value| (header::CONTENT_TYPE, value.clone())));
     // The limit held when the body was read.
     DefaultBodyLimit::disable().apply(&mut request);
-    let mut parts = Multipart::from_request(request, &()).await.map_err(|_| broken(()))?;
+    let mut parts = Multipart::from_request(request, &()).await.map_err(|_| broken())?;
     let mut form = Form::default();
-    while let Some(part) = parts.next_field().await.map_err(|_| broken(()))? {
+    while let Some(part) = parts.next_field().await.map_err(|_| broken())? {
         if form.fields.len() >= FIELDS_MAX {
             let detail = format!("the form has more than {FIELDS_MAX} fields");
             return Err(Problem::bad_request("form-invalid", detail));
@@ -63,7 +63,7 @@ async fn multipart(content_type: Option<&HeaderValue>, body: Bytes) -> Result<Fo
         let name = part.name().unwrap_or_default().to_owned();
         let filename = part.file_name().map(str::to_owned);
         let content_type = part.content_type().map(str::to_owned);
-        let content = part.bytes().await.map_err(|_| broken(()))?;
+        let content = part.bytes().await.map_err(|_| broken())?;
         form.fields.push(Field { name, filename, content_type, content });
     }
     Ok(form)

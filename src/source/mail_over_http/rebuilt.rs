@@ -76,7 +76,8 @@ fn field(name: &str, value: &str) -> String {
     }
     let Ok(name) = HeaderName::new_from_ascii(name.to_owned()) else { return String::new() };
     // Folding is lettre's; a line end of theirs could begin a field of its own.
-    let value = value.split(['\r', '\n', '\0']).map(str::trim).collect::<Vec<_>>().join(" ");
+    let value =
+        value.split(['\r', '\n', '\0']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let mut headers = Headers::new();
     headers.insert_raw(HeaderValue::new(name, value.trim().to_owned()));
     headers.to_string()
