@@ -148,9 +148,9 @@ async fn memory(folder: &Path) {
     let server = start(folder).await;
     // What the first sessions of all make for ever is not what each one costs.
     drop(idle_sessions(&server, 1, true).await);
-    let before = resident(&server);
+    let before = server.memory("VmRSS");
     let greeted = idle_sessions(&server, IDLE_SESSIONS, false).await;
-    let each = (resident(&server) - before) / f64::from(IDLE_SESSIONS);
+    let each = each_of(server.memory("VmRSS") - before);
     println!(
         "memory of an idle session: {:.2} KiB, {}",
         each / 1024.0,
@@ -158,7 +158,7 @@ async fn memory(folder: &Path) {
     );
     drop(greeted);
     let used = idle_sessions(&server, IDLE_SESSIONS, true).await;
-    let each = (resident(&server) - before) / f64::from(IDLE_SESSIONS);
+    let each = each_of(server.memory("VmRSS") - before);
     println!(
         "after a message of 4 KB: {:.2} KiB, {}",
         each / 1024.0,
@@ -254,10 +254,6 @@ async fn expect(session: &mut BufReader<TcpStream>, code: &str) {
     assert!(line.starts_with(code), "{line}");
 }
 
-/// Octets that the process takes.
-fn resident(server: &Server) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id().expect("it runs"))).expect("it");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kilobytes * 1024.0
+fn each_of(octets: u64) -> f64 {
+    f64::from(u32::try_from(octets).expect("less than 4 GiB")) / f64::from(IDLE_SESSIONS)
 }

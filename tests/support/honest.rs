@@ -196,3 +196,40 @@ impl Ledger {
         self.told.lock().expect("no panic")
     }
 }
+
+/// Sends a mail now and then until a moment, each over a connection of its own and until it is taken; how long each took
+/// from the connection on, with what came in between.
+pub async fn send_regularly(
+    target: Target,
+    sender: usize,
+    ledger: Ledger,
+    pause: Duration,
+    until: tokio::time::Instant,
+) -> Vec<Times> {
+    let mut all = Vec::new();
+    let start = tokio::time::Instant::now() + pause.mul_f64(rand::random());
+    let mut ticks = tokio::time::interval_at(start, pause);
+    for number in 0.. {
+        ticks.tick().await;
+        if tokio::time::Instant::now() >= until {
+            break;
+        }
+        let message_id = format!("<{sender}.{number}.{}@honest.example>", std::process::id());
+        let mail = Mail { message_id, recipients: vec![format!("honest{sender}@localhost")], lines: 50 };
+        let (begun, mut tried_before) = (Instant::now(), false);
+        loop {
+            let attempt = match greet(&target).await {
+                Ok(Ok(mut client)) => attempt(&mut client, &mail).await,
+                Ok(Err(reply)) => negative(reply),
+                Err(_) => Attempt::Cut,
+            };
+            ledger.note(&mail, &attempt, tried_before);
+            tried_before = true;
+            if let Attempt::Taken { times, .. } = attempt {
+                all.push(Times { whole: begun.elapsed(), ..times });
+                break;
+            }
+        }
+    }
+    all
+}

@@ -9,6 +9,7 @@
     reason = "clippy takes only functions marked as tests for tests"
 )]
 
+pub mod abuse;
 pub mod browser;
 pub mod courier;
 pub mod cyrus;
