@@ -16,8 +16,8 @@ use std::time::Duration;
 use support::abuse::abusers;
 use support::eventually;
 use support::honest::{Ledger, send_regularly};
+use support::mail_client::Target;
 use support::server::{Options, Server};
-use support::smtp_client::Target;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 

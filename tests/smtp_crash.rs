@@ -15,9 +15,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::honest::{Attempt, Ledger, Mail, attempt, greet};
+use support::mail_client::Target;
 use support::server::{Options, Server};
 use support::small_volume::SmallVolume;
-use support::smtp_client::Target;
 use support::{eventually, within};
 use tokio::sync::watch;
 use tokio::task::JoinSet;

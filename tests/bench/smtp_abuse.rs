@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use support::abuse::abusers;
 use support::honest::{Ledger, Times, send_regularly};
+use support::mail_client::Target;
 use support::server::{Options, Server};
-use support::smtp_client::Target;
 use support::{eventually, within};
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -11,7 +11,7 @@ use rand::{Rng, RngCore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::smtp_client::{SmtpClient, Target};
+use super::mail_client::{MailClient, Target};
 
 /// What one client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Abuse {
 
     /// One connection's worth of it.
     async fn once(self, target: &Target) -> io::Result<()> {
-        let mut client = SmtpClient::connect(target).await?;
+        let mut client = MailClient::connect(target).await?;
         match self {
             ConnectFlood => return Ok(()),
             EarlyTalker => {
@@ -182,7 +182,7 @@ pub fn abusers(server: SocketAddr, count: usize, until: Instant) -> JoinSet<()> 
     all
 }
 
-async fn begin(client: &mut SmtpClient) -> io::Result<()> {
+async fn begin(client: &mut MailClient) -> io::Result<()> {
     client.say(format!("{MAIL}DATA\r\n").as_bytes()).await?;
     for _ in 0..3 {
         client.reply().await?;
@@ -190,7 +190,7 @@ async fn begin(client: &mut SmtpClient) -> io::Result<()> {
     Ok(())
 }
 
-async fn drip(client: &mut SmtpClient, octets: &[u8]) -> io::Result<()> {
+async fn drip(client: &mut MailClient, octets: &[u8]) -> io::Result<()> {
     for octet in octets.iter().cycle() {
         client.say([*octet]).await?;
         sleep(Duration::from_secs(1)).await;
@@ -199,7 +199,7 @@ async fn drip(client: &mut SmtpClient, octets: &[u8]) -> io::Result<()> {
 }
 
 /// Says something so many times, and reads nothing.
-async fn flood(client: &mut SmtpClient, times: usize, mut what: impl FnMut() -> Vec<u8>) -> io::Result<()> {
+async fn flood(client: &mut MailClient, times: usize, mut what: impl FnMut() -> Vec<u8>) -> io::Result<()> {
     for _ in 0..times {
         client.say(what()).await?;
     }

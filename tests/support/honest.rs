@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::smtp_client::{Reply, SmtpClient, Target};
+use super::mail_client::{MailClient, Reply, Target};
 
 /// One message for one or more recipients.
 #[derive(Debug, Clone)]
@@ -78,8 +78,8 @@ pub struct Counts {
 }
 
 /// A session that has greeted.
-pub async fn greet(target: &Target) -> io::Result<Result<SmtpClient, Reply>> {
-    let mut client = SmtpClient::connect(target).await?;
+pub async fn greet(target: &Target) -> io::Result<Result<MailClient, Reply>> {
+    let mut client = MailClient::connect(target).await?;
     let hello = if client.is_lmtp() { "LHLO client.example.org" } else { "EHLO client.example.org" };
     let greeting = client.reply().await?;
     if !greeting.is_positive() {
@@ -90,14 +90,14 @@ pub async fn greet(target: &Target) -> io::Result<Result<SmtpClient, Reply>> {
 }
 
 /// Sends a message over a session that is between two of them.
-pub async fn attempt(client: &mut SmtpClient, mail: &Mail) -> Attempt {
+pub async fn attempt(client: &mut MailClient, mail: &Mail) -> Attempt {
     match try_attempt(client, mail).await {
         Ok(attempt) => attempt,
         Err(_) => Attempt::Cut,
     }
 }
 
-async fn try_attempt(client: &mut SmtpClient, mail: &Mail) -> io::Result<Attempt> {
+async fn try_attempt(client: &mut MailClient, mail: &Mail) -> io::Result<Attempt> {
     let begun = Instant::now();
     let rcpt = mail.recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>"));
     let commands = ["MAIL FROM:<sender@example.org>".to_owned()].into_iter().chain(rcpt).chain(["DATA".to_owned()]);

@@ -20,6 +20,7 @@ pub mod honest;
 pub mod imap_model;
 pub mod jmap_front;
 pub mod lmtp;
+pub mod mail_client;
 pub mod mail_server;
 pub mod misbehaving_imap;
 pub mod observed;
@@ -35,6 +36,7 @@ pub mod small_volume;
 pub mod smtp_client;
 pub mod stream;
 pub mod unpacked;
+pub mod volume;
 pub mod watching;
 
 use std::future::Future;

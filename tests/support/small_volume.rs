@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
-use std::process::Command;
 
 use super::server::{Options, Server};
+use super::volume::small_volume;
 
 /// Megabytes of the smallest volume: room for something else, and for the log with some of its events.
 const MEGABYTES: usize = 8;
@@ -27,22 +27,7 @@ impl SmallVolume {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = folder.path().join("data");
         fs::create_dir(&data_dir).expect("a folder");
-        let size = format!("{megabytes}m");
-        let mount = "mount -t tmpfs -o size=\"$1\" tmpfs \"$2\" && shift 2 && exec \"$@\"";
-        let words = |flag: &str| ["unshare", flag, "--", "sh", "-c", mount, "sh", &size].map(str::to_owned).to_vec();
-        // A user namespace needs no privileges but may be forbidden; root needs none.
-        let wrapper = ["-rm", "-m"].map(words).into_iter().map(|mut words| {
-            words.push(data_dir.to_str().expect("a path").to_owned());
-            words
-        });
-        let wrapper = wrapper.into_iter().find(|words| {
-            let tried = Command::new(&words[0]).args(&words[1..]).arg("true").output();
-            tried.is_ok_and(|output| output.status.success())
-        });
-        let wrapper = wrapper.expect(
-            "no small volume can be mounted here, and a full disk must be tested with a real one: run the tests as \
-             root, or allow user namespaces (util-linux' `unshare -rm`)",
-        );
+        let wrapper = small_volume(&data_dir, &format!("{megabytes}m"));
         // It says so of each message that it puts off.
         let errors = Some(folder.path().join("errors"));
         let options = Options { data_dir: Some(data_dir), config, wrapper, errors, ..Options::default() };

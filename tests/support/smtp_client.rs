@@ -1,117 +1,72 @@
-//! A client of SMTP and LMTP that says exactly what it is told to, from the address that it is told to.
-
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+//! An SMTP client that says exactly what it is told to.
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, UnixStream};
-use tokio_util::either::Either;
+use tokio::net::TcpStream;
 
 use super::within;
 
-/// Where a server is, and with it what is spoken there.
-#[derive(Debug, Clone)]
-pub enum Target {
-    /// SMTP, from an address of this machine.
-    Smtp { server: SocketAddr, from: Ipv4Addr },
-    /// LMTP on a Unix socket.
-    Lmtp(PathBuf),
-}
-
 /// One connection.
-#[derive(Debug)]
 pub struct SmtpClient {
-    stream: BufReader<Either<tokio::net::TcpStream, UnixStream>>,
-    is_lmtp: bool,
-}
-
-/// A server's reply, all its lines.
-#[derive(Debug, Clone)]
-pub struct Reply {
-    pub code: u16,
-    pub text: String,
-}
-
-impl Reply {
-    /// Whether what was asked for is done, or may go on.
-    pub fn is_positive(&self) -> bool {
-        self.code < 400
-    }
-
-    /// Whether it says that it will never be done.
-    pub fn is_permanent(&self) -> bool {
-        self.code >= 500
-    }
-
-    /// The name that a message was given.
-    pub fn queue_id(&self) -> Option<&str> {
-        self.text.split_once("queued as ").map(|(_, id)| id.trim())
-    }
-}
-
-impl Target {
-    /// SMTP from 127.0.0.1.
-    pub fn smtp(address: &str) -> Self {
-        Self::Smtp { server: address.parse().expect("an address"), from: Ipv4Addr::LOCALHOST }
-    }
+    pub stream: BufReader<TcpStream>,
 }
 
 impl SmtpClient {
-    /// Connects, and waits for nothing.
-    pub async fn connect(target: &Target) -> io::Result<Self> {
-        let stream = match target {
-            Target::Smtp { server, from } => {
-                let socket = TcpSocket::new_v4()?;
-                if *from != Ipv4Addr::LOCALHOST {
-                    socket.bind((*from, 0).into())?;
+    /// Connects, and no more.
+    pub async fn connect(address: &str) -> Self {
+        let stream = within("a connection by SMTP", TcpStream::connect(address)).await.expect("a connection");
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Connects and hears the greeting.
+    pub async fn greeted(address: &str) -> Self {
+        let mut client = Self::connect(address).await;
+        client.expect("220 ").await;
+        client
+    }
+
+    pub async fn send(&mut self, octets: impl AsRef<[u8]>) {
+        within("octets to be taken", self.stream.write_all(octets.as_ref())).await.expect("it takes octets");
+    }
+
+    /// The next reply, all its lines; what there is of it where the connection ends.
+    pub async fn reply(&mut self) -> String {
+        let mut reply = String::new();
+        within("a reply", async {
+            loop {
+                let start = reply.len();
+                let read = self.stream.read_line(&mut reply).await.expect("a reply");
+                if read == 0 || reply.as_bytes().get(start + 3) != Some(&b'-') {
+                    break;
                 }
-                let stream = socket.connect(*server).await?;
-                stream.set_nodelay(true)?;
-                Either::Left(stream)
             }
-            Target::Lmtp(path) => Either::Right(UnixStream::connect(path).await?),
-        };
-        Ok(Self { stream: BufReader::with_capacity(1024, stream), is_lmtp: matches!(target, Target::Lmtp(_)) })
+        })
+        .await;
+        reply
     }
 
-    /// Whether each recipient has a reply of its own behind the dot.
-    pub fn is_lmtp(&self) -> bool {
-        self.is_lmtp
+    pub async fn expect(&mut self, start: &str) -> String {
+        let reply = self.reply().await;
+        assert!(reply.starts_with(start), "expected {start}, got {reply:?}");
+        reply
     }
 
-    pub async fn say(&mut self, octets: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(octets.as_ref()).await
+    pub async fn ask(&mut self, command: &str, start: &str) -> String {
+        self.send(format!("{command}\r\n")).await;
+        self.expect(start).await
     }
 
-    /// Closes the one direction.
-    pub async fn say_no_more(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await
+    /// Up to the text of a message.
+    pub async fn begin_message(&mut self, recipient: &str) {
+        self.ask("EHLO client.example", "250-").await;
+        self.ask("MAIL FROM:<sender@x.example>", "250 2.1.0").await;
+        self.ask(&format!("RCPT TO:<{recipient}>"), "250 2.1.5").await;
+        self.ask("DATA", "354").await;
     }
 
-    /// The next reply. Where the server hangs up before it is whole, that is an error.
-    pub async fn reply(&mut self) -> io::Result<Reply> {
-        let mut text = String::new();
-        loop {
-            let start = text.len();
-            if within("an SMTP reply", self.stream.read_line(&mut text)).await? == 0 || !text.ends_with("\r\n") {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            if text.as_bytes().get(start + 3) != Some(&b'-') {
-                let code = text.get(..3).and_then(|code| code.parse().ok());
-                return Ok(Reply { code: code.unwrap_or_else(|| panic!("no reply: {text:?}")), text });
-            }
-        }
-    }
-
-    pub async fn ask(&mut self, command: &str) -> io::Result<Reply> {
-        self.say(format!("{command}\r\n")).await?;
-        self.reply().await
-    }
-
-    /// Reads what comes until the server hangs up; how many octets that were.
-    pub async fn read_to_end(&mut self) -> io::Result<u64> {
-        let mut sink = tokio::io::sink();
-        tokio::io::copy(&mut (&mut self.stream).take(u64::MAX), &mut sink).await
+    /// Nothing more comes.
+    pub async fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        within("the end of the connection", self.stream.read_to_end(&mut rest)).await.expect("a clean end");
+        assert_eq!(String::from_utf8_lossy(&rest), "");
     }
 }
