@@ -38,13 +38,15 @@ async fn honest_mail_is_taken_once_while_abuse_of_all_kinds_goes_on() {
         let target = Target::smtp(&server.smtp);
         honest.spawn(send_regularly(target, sender, ledger.clone(), Duration::from_millis(200), until));
     }
-    let mut abuse = abusers(server.smtp.parse().expect("an address"), ABUSERS, until);
+    let address = server.smtp.parse().expect("an address");
+    let mut abuse = abusers(address, ABUSERS, Duration::from_millis(200), until);
     while let Some(ended) = honest.join_next().await {
         assert!(!ended.expect("no panic").is_empty(), "each sender got mail through");
     }
     while let Some(ended) = abuse.join_next().await {
         ended.expect("no panic");
     }
+    assert!(ledger.counts().taken > 5 * HONEST, "{:?}", ledger.counts());
     eventually("all sessions to be over", || async { (server.open_files() <= files + 10).then_some(()) }).await;
     let log = server.whole_log().await;
     println!("{:?}, {} events, {} KiB at most", ledger.counts(), log.len(), server.memory("VmHWM") / 1024);

@@ -26,6 +26,8 @@ use tokio::time::Instant;
 
 const HONEST: usize = 50;
 const ABUSERS: usize = 500;
+/// Before an abuser comes again.
+const PAUSE: Duration = Duration::from_millis(10);
 const CLIENTS_CORE: &str = "0";
 const SERVER_CORE: &str = "1";
 /// How many times longer the honest ones may take.
@@ -91,7 +93,8 @@ async fn compare() {
 }
 
 async fn abuse(server: &str, time: Duration) {
-    let mut abusers = abusers(server.parse().expect("an address"), ABUSERS, Instant::now() + time);
+    let server = server.parse().expect("an address");
+    let mut abusers = abusers(server, ABUSERS, PAUSE, Instant::now() + time);
     while let Some(ended) = abusers.join_next().await {
         ended.expect("no panic");
     }

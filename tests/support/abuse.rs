@@ -163,8 +163,9 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// An envelope that is in order; abusers have an account of their own.
 const MAIL: &str = "MAIL FROM:<>\r\nRCPT TO:<abuser@localhost>\r\n";
 
-/// So many clients, of all kinds in turn and from several addresses, until a moment. Panics are for the caller.
-pub fn abusers(server: SocketAddr, count: usize, until: Instant) -> JoinSet<()> {
+/// So many clients, of all kinds in turn and from several addresses, until a moment; each comes again `pause` after its
+/// connection was over. Panics are for the caller.
+pub fn abusers(server: SocketAddr, count: usize, pause: Duration, until: Instant) -> JoinSet<()> {
     let mut all = JoinSet::new();
     for number in 0..count {
         let abuse = Abuse::ALL[number % Abuse::ALL.len()];
@@ -175,7 +176,7 @@ pub fn abusers(server: SocketAddr, count: usize, until: Instant) -> JoinSet<()> 
             while Instant::now() < until {
                 // Whatever the server does with it, the next one comes.
                 let _over = timeout_at(until, abuse.once(&target)).await;
-                sleep(Duration::from_millis(10)).await;
+                sleep(pause).await;
             }
         });
     }
