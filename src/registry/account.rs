@@ -25,6 +25,10 @@ pub struct Account {
     /// the mailbox. Default: none.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Whether the attachments of its mail that is received here are kept for a while, and its events link to them; see
+    /// `[attachments]`. Default: false.
+    #[serde(default)]
+    pub attachments: bool,
     /// The IMAP server that holds its mailboxes. Default: none, mail comes by SMTP only.
     #[serde(default)]
     pub imap: Option<Arc<ImapEndpoint>>,
@@ -123,7 +127,7 @@ pub struct ImapEndpoint {
 impl Account {
     /// An account with every default: no address, and no mailbox that is watched.
     pub fn new(name: AccountName) -> Self {
-        Self { name, content: Content::default(), addresses: Vec::new(), imap: None, jmap: None }
+        Self { name, content: Content::default(), addresses: Vec::new(), attachments: false, imap: None, jmap: None }
     }
 
     /// The endpoint, to be changed before anything is started with it.

@@ -5,6 +5,7 @@
 
 mod client;
 mod delivery;
+mod keeping;
 mod parsing;
 mod path;
 mod routing;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use crate::attachments::Attachments;
 use crate::event_log::EventLog;
 use crate::message::trace;
 
@@ -33,6 +35,7 @@ pub struct Intake {
     event_log: EventLog,
     spool: Spool,
     parsing: Parsing,
+    attachments: Option<Attachments>,
     append_timeout: Duration,
     received_max: usize,
 }
@@ -49,6 +52,7 @@ impl Intake {
             event_log,
             spool,
             parsing: Parsing::default(),
+            attachments: None,
             append_timeout,
             received_max: Self::RECEIVED_MAX,
         }
@@ -58,6 +62,12 @@ impl Intake {
     #[must_use]
     pub fn with_received_max(self, received_max: usize) -> Self {
         Self { received_max, ..self }
+    }
+
+    /// Keeps attachments in `attachments`, for the accounts that ask for it.
+    #[must_use]
+    pub fn with_attachments(self, attachments: Attachments) -> Self {
+        Self { attachments: Some(attachments), ..self }
     }
 
     /// Where recipients' mail goes.
@@ -90,6 +100,6 @@ impl Intake {
             debug!(%queue_id, received, max = self.received_max, "mail loop, message refused");
             return Outcome::Loop;
         }
-        delivery::commit(&self.event_log, &self.parsing, mail, octets, self.append_timeout).await
+        delivery::commit(self, mail, octets).await
     }
 }
