@@ -18,8 +18,10 @@ mod listener;
 mod metrics;
 mod parameter;
 mod places;
+mod proxy_header;
 mod receiver;
 mod session;
+mod xclient;
 
 pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress};
 pub use listener::Listener;

@@ -6,6 +6,7 @@
 //! hears the [`Outcome`], because the reply to the dot is a promise that the event log has to make.
 
 mod body;
+mod introduced;
 
 use std::sync::Arc;
 
@@ -15,8 +16,10 @@ use super::collector::{Collector, Text};
 use super::command::{self, Command, CommandError, Mail};
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
+use super::xclient;
 use crate::event::Origin;
 use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routing};
+use crate::source::networks::Networks;
 use body::Body;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
@@ -82,6 +85,8 @@ pub(super) struct Policy {
     pub message_bytes_max: usize,
     /// Recipients of one message.
     pub recipients_max: usize,
+    /// Who may say whose mail it passes on.
+    pub xclient_from: Networks,
     /// Where recipients go.
     pub routing: Arc<Routing>,
 }
@@ -104,6 +109,8 @@ pub(super) enum Next {
     Read,
     /// Commit the message and report to [`Session::delivered`]; only then hand in the rest of the input.
     Deliver(Transaction),
+    /// Another client is taken for ours: see whether it has a place, and call [`Session::greet`].
+    NewClient,
     /// The client said QUIT: write the replies and close.
     Quit,
     /// The session ended itself: write the replies and close, whatever the client is still sending.
@@ -125,6 +132,10 @@ struct Misuse {
 pub(super) struct Session<'a> {
     policy: &'a Policy,
     client: Client,
+    /// The client is one that may use XCLIENT, whomever it introduces.
+    may_introduce: bool,
+    /// XCLIENT said what the client calls itself.
+    is_helo_told: bool,
     lines: LineReader,
     greeted: bool,
     transaction: Option<Open>,
@@ -152,7 +163,9 @@ impl<'a> Session<'a> {
     pub(super) fn new(policy: &'a Policy, client: Client) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
         let (greeted, transaction, body) = (false, None, Body::None);
-        Self { policy, client, lines, greeted, transaction, body, replies_due: 1, misuse, commands: 0 }
+        let may_introduce = client.is_in(&policy.xclient_from);
+        let is_helo_told = false;
+        Self { policy, client, may_introduce, is_helo_told, lines, greeted, transaction, body, replies_due: 1, misuse, commands: 0 }
     }
 
     /// The first reply. A client that talks before it is merely early: its commands wait like pipelined ones.
@@ -192,6 +205,12 @@ impl<'a> Session<'a> {
     /// Ends the session because postrider is shutting down.
     pub(super) fn shut_down(&self, out: &mut Vec<u8>) -> Next {
         reply(out, &format!("421 4.3.2 {} is shutting down, try again later", self.policy.hostname));
+        Next::HangUp
+    }
+
+    /// Ends the session because its client has too many of them.
+    pub(super) fn refuse_client(&self, out: &mut Vec<u8>) -> Next {
+        reply(out, &format!("421 4.7.0 {} Too many sessions from your address", self.policy.hostname));
         Next::HangUp
     }
 
@@ -277,6 +296,7 @@ impl<'a> Session<'a> {
             // RFC 5321 §3.5.3: neither confirms nor denies, so that VRFY is no way to guess addresses.
             Command::Vrfy => self.idle(out, "252 2.5.2 Cannot VRFY, send some mail and try"),
             Command::Help => self.idle(out, "214 2.0.0 EHLO HELO LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT"),
+            Command::XClient(told) => self.introduce(told, out),
             Command::Quit => {
                 reply(out, "221 2.0.0 Bye");
                 Next::Quit
@@ -288,15 +308,18 @@ impl<'a> Session<'a> {
         // RFC 5321 §4.1.4: EHLO in the middle of a session is an RSET too.
         self.transaction = None;
         self.greeted = true;
-        self.client.helo = Some(name);
+        if !self.is_helo_told {
+            self.client.helo = Some(name);
+        }
         let hostname = &self.policy.hostname;
         if !extended {
             return self.idle(out, &format!("250 {hostname}"));
         }
         let (size, recipients) = (self.policy.message_bytes_max, self.policy.recipients_max);
+        let introduce = if self.may_introduce { format!("{}\r\n250-", xclient::EXTENSION) } else { String::new() };
         let extensions = "PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES";
         let limits = format!("SIZE {size}\r\n250-LIMITS RCPTMAX={recipients}");
-        self.idle(out, &format!("250-{hostname}\r\n250-{limits}\r\n250-{extensions}"))
+        self.idle(out, &format!("250-{hostname}\r\n250-{limits}\r\n250-{introduce}{extensions}"))
     }
 
     fn mail(&mut self, mail: Mail, out: &mut Vec<u8>) -> Next {
