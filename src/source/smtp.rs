@@ -6,12 +6,14 @@
 //! is committed to the event log, in one append for all recipients.
 
 mod budget;
+mod channel;
 mod collector;
 mod command;
 mod config;
 mod connection;
 mod data;
 mod deadline;
+mod limits;
 mod line;
 mod listener;
 mod metrics;
@@ -19,8 +21,11 @@ mod parameter;
 mod places;
 mod receiver;
 mod session;
+mod tls;
 
-pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress};
-pub use listener::Listener;
+pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress, TlsMode};
+pub use limits::{Limits, ListenerSettings};
+pub use listener::{BindError, Listener};
 pub use receiver::{Receiver, serve};
 pub use session::Role;
+pub use tls::{ServerTls, TlsError, TlsFiles};

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
 use super::budget::MemoryBudget;
-use super::config::SmtpConfig;
+use super::config::{SmtpConfig, TlsMode};
 use super::connection::{Connection, Shutdown};
 use super::listener::{Accept, Client, Listener, Stream, say_at_once};
 use super::metrics::SmtpMetrics;
 use super::places::{Addresses, Place};
-use super::session::{Policy, Role};
+use super::session::Policy;
 use crate::metrics::Metrics;
 use crate::source::intake::Intake;
 
@@ -47,12 +47,14 @@ impl Receiver {
     }
 
     /// What holds for the sessions of a listener.
-    pub(super) fn policy(&self, role: Role) -> Policy {
+    pub(super) fn policy(&self, listener: &Listener) -> Policy {
+        let Listener { settings, tls, .. } = listener;
         Policy {
-            role,
+            role: settings.role,
             hostname: self.config.announced_name(),
-            message_bytes_max: self.config.message_bytes_max.get(),
-            recipients_max: self.config.recipients_max.get(),
+            tls: settings.tls,
+            certificate: tls.clone(),
+            limits: settings.limits.clone(),
             routing: self.intake.routing(),
         }
     }
@@ -75,7 +77,9 @@ pub async fn serve(listeners: Vec<Listener>, receiver: Receiver, grace: Duration
 
 async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, stop: CancellationToken) {
     let shutdown = Shutdown { stop, now: CancellationToken::new() };
-    let policy = Arc::new(receiver.policy(listener.role));
+    let policy = Arc::new(receiver.policy(&listener));
+    let own = policy.limits.sessions_per_address_max;
+    let addresses = own.map_or_else(|| receiver.addresses.clone(), Addresses::new);
     let mut accept = Accept::new(listener, Arc::clone(&receiver.slots));
     let mut sessions = JoinSet::new();
     loop {
@@ -83,7 +87,7 @@ async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, st
             biased;
             () = shutdown.stop.cancelled() => break,
             Some(ended) = sessions.join_next() => report(ended),
-            (stream, client, slot) = accept.next() => match receiver.place_for(client) {
+            (stream, client, slot) = accept.next() => match place_for(client, &addresses) {
                 Ok(place) => {
                     let session = session(stream, client, Arc::clone(&receiver), Arc::clone(&policy), shutdown.clone());
                     sessions.spawn(async move {
@@ -108,12 +112,10 @@ async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, st
 /// A client's address has too many sessions.
 struct TooMany;
 
-impl Receiver {
-    /// A place for one more session of the client's address; a Unix socket has none, and no such limit.
-    fn place_for(&self, client: Client) -> Result<Option<Place>, TooMany> {
-        let Some(address) = client.address else { return Ok(None) };
-        self.addresses.enter(address.ip()).map(Some).ok_or(TooMany)
-    }
+/// A place for one more session of the client's address; a Unix socket has none, and no such limit.
+fn place_for(client: Client, addresses: &Addresses) -> Result<Option<Place>, TooMany> {
+    let Some(address) = client.address else { return Ok(None) };
+    addresses.enter(address.ip()).map(Some).ok_or(TooMany)
 }
 
 async fn session(stream: Stream, client: Client, receiver: Arc<Receiver>, policy: Arc<Policy>, shutdown: Shutdown) {
@@ -127,6 +129,9 @@ async fn session(stream: Stream, client: Client, receiver: Arc<Receiver>, policy
 fn refuse(stream: Stream, client: Client, receiver: &Receiver, policy: &Policy) {
     receiver.metrics.sessions_refused.inc();
     debug!(client.address = client.address.map(tracing::field::display), "too many sessions from this address");
+    if policy.tls == TlsMode::Implicit {
+        return; // What comes in the clear is an error to the client, whatever it says.
+    }
     say_at_once(stream, &format!("421 4.7.0 {} Too many sessions from your address\r\n", policy.hostname));
 }
 

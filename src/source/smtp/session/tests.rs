@@ -6,6 +6,7 @@ use super::super::data::SMUGGLING;
 use super::*;
 use crate::event::{AccountName, Content};
 use crate::registry::Account;
+use crate::source::smtp::SmtpConfig;
 
 fn policy() -> Policy {
     policy_of(Role::Smtp)
@@ -20,7 +21,8 @@ fn policy_of(role: Role) -> Policy {
         jmap: None,
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
-    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
+    let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
+    Policy { role, hostname: "mx.example".into(), tls: TlsMode::None, certificate: None, limits, routing }
 }
 
 /// What a client saw and what was handed out.
@@ -47,6 +49,11 @@ fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
                 }
                 Next::Read => {
                     assert!(rest.is_empty(), "input was left without a reason");
+                    break;
+                }
+                Next::StartTls => {
+                    assert!(rest.is_empty(), "what came in the clear was left");
+                    session.tls_started();
                     break;
                 }
                 end => {
@@ -332,6 +339,25 @@ fn each_protocol_has_its_own_greeting() {
     assert!(lmtp.replies.contains("Send LHLO first"), "{}", lmtp.replies);
 }
 
+fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
+    cuts.extend([0, wire.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect()
+}
+
+/// Lines that leave the session between commands.
+fn dialogue_line() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just("EHLO c\n"),
+        Just("MAIL FROM:<a@b>\n"),
+        Just("RCPT TO:<alice@example.org>\n"),
+        Just("DATA\nhi\n.\n"),
+        Just("STARTTLS x\n"),
+        Just("RSET\n"),
+    ]
+}
+
 proptest! {
     /// However the network cuts a dialogue, the replies and the messages are the same.
     #[test]
@@ -344,14 +370,24 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let wire = lines.concat().replace('\n', "\r\n").into_bytes();
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
-        cuts.extend([0, wire.len()]);
-        cuts.sort_unstable();
-        let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect();
         let policy = policy();
-        prop_assert_eq!(run(&policy, &pieces), run(&policy, &[&wire]));
+        prop_assert_eq!(run(&policy, &cut(&wire, &cuts)), run(&policy, &[&wire]));
         let octets: Vec<&[u8]> = wire.chunks(1).collect();
         prop_assert_eq!(run(&policy, &octets), run(&policy, &[&wire]));
+    }
+
+    /// So it is before and after STARTTLS; what comes after it comes after the handshake.
+    #[test]
+    fn any_cut_of_a_dialogue_with_starttls_gives_the_same(
+        before in prop::collection::vec(dialogue_line(), 0..6),
+        after in prop::collection::vec(dialogue_line(), 0..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let wire = |lines: &[&str]| lines.concat().replace('\n', "\r\n").into_bytes();
+        let (before, after) = ([&wire(&before)[..], b"STARTTLS\r\n"].concat(), wire(&after));
+        let pieces = [cut(&before, &cuts), cut(&after, &cuts)].concat();
+        let policy = starttls_policy();
+        prop_assert_eq!(run(&policy, &pieces), run(&policy, &[&before, &after]));
     }
 
     #[test]
@@ -362,5 +398,43 @@ proptest! {
         let prefix = prefix.replace('\n', "\r\n");
         let seen = run(&policy(), &[prefix.as_bytes(), &wire]);
         prop_assert!(seen.replies.is_empty() || seen.replies.ends_with("\r\n"));
+    }
+}
+
+fn starttls_policy() -> Policy {
+    Policy { tls: TlsMode::Starttls, ..policy() }
+}
+
+/// Each piece arrives alone, as what comes after a handshake does.
+fn talk_in(policy: &Policy, pieces: &[&str]) -> Seen {
+    let pieces: Vec<String> = pieces.iter().map(|piece| piece.replace('\n', "\r\n")).collect();
+    run(policy, &pieces.iter().map(String::as_bytes).collect::<Vec<_>>())
+}
+
+#[test]
+fn starttls_begins_the_session_anew() {
+    let policy = starttls_policy();
+    let seen = talk_in(&policy, &["EHLO c\nMAIL FROM:<a@b>\nSTARTTLS\n", "MAIL FROM:<>\nEHLO c\nDATA\nSTARTTLS\n"]);
+    let (before, after) = seen.replies.split_once("220 2.0.0").unwrap();
+    assert!(before.contains("250-STARTTLS\r\n") && !after.contains("STARTTLS\r\n"), "{}", seen.replies);
+    let expected = ["250", "250 2.1.0", "220 2.0.0", "503 5.5.1", "250", "503 5.5.1", "503 5.5.1"];
+    assert_eq!((codes(&seen), seen.end), (expected.map(str::to_owned).to_vec(), None));
+}
+
+#[test]
+fn starttls_stands_alone_and_only_where_it_is_offered() {
+    assert_eq!(codes(&talk_in(&starttls_policy(), &["STARTTLS now\n", "STARTTLS\n"])), ["501 5.5.4", "220 2.0.0"]);
+    for tls in [TlsMode::None, TlsMode::Implicit] {
+        let seen = talk_in(&Policy { tls, ..policy() }, &["EHLO c\nSTARTTLS\n"]);
+        assert_eq!(codes(&seen), ["250", "502 5.5.1"]);
+        assert!(!seen.replies.contains("250-STARTTLS"), "{}", seen.replies);
+    }
+}
+
+#[test]
+fn what_was_injected_behind_starttls_is_never_run() {
+    for behind in ["NOOP\n", "MAIL FROM:<evil@x.example>\nRCPT TO:<alice@example.org>\n", "N", "\u{16}"] {
+        let seen = talk_in(&starttls_policy(), &["EHLO c\n", &format!("STARTTLS\n{behind}"), "NOOP\n"]);
+        assert_eq!((codes(&seen), seen.end), (vec!["250".to_owned(), "554 5.5.1".to_owned()], Some(Next::HangUp)));
     }
 }
