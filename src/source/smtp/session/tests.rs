@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::data::SMUGGLING;
 use super::*;
-use crate::event::{AccountName, Content};
+use crate::event::AccountName;
 use crate::registry::Account;
 use crate::source::smtp::SmtpConfig;
 
@@ -14,11 +14,8 @@ fn policy() -> Policy {
 
 fn policy_of(role: Role) -> Policy {
     let alice = Account {
-        name: AccountName::parse("alice").unwrap(),
-        content: Content::Preview,
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
-        imap: None,
-        jmap: None,
+        ..Account::new(AccountName::parse("alice").unwrap())
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
     let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
@@ -233,12 +230,13 @@ fn who_only_costs_time_is_shown_the_door() {
 }
 
 #[test]
-fn failures_to_commit_are_for_later_and_close_only_at_shutdown() {
+fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
     let policy = policy();
     for (outcome, code, next) in [
         (Outcome::NoSpace, "452 4.3.1", Next::Read),
         (Outcome::Failed, "451 4.3.0", Next::Read),
         (Outcome::ShuttingDown, "421 4.3.2", Next::HangUp),
+        (Outcome::Loop, "554 5.4.6", Next::Read),
     ] {
         let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
         let wire = format!("{TRANSACTION}hi\n.\n").replace('\n', "\r\n");
