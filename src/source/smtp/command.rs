@@ -1,7 +1,7 @@
 //! SMTP commands: one line without its CRLF becomes a [`Command`], or the reason why it is none.
 //!
 //! Nothing here knows in which order commands may come (that is `session`) or which recipients exist (`routing`).
-//! STARTTLS and AUTH have their places in [`parse`] when the receiver learns them.
+//! AUTH has its place in [`parse`] when the receiver learns it.
 
 use super::parameter::{self, MailParameters};
 use super::xclient::{self, Told};
@@ -39,6 +39,8 @@ pub(super) enum Command {
     Help,
     /// Somebody else's client is to be taken for ours (Postfix's XCLIENT).
     XClient(Told),
+    /// TLS is wanted (RFC 3207).
+    StartTls,
     /// The session is over.
     Quit,
 }
@@ -125,9 +127,10 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
         _ if is("RSET") => alone(Command::Rset),
         _ if is("NOOP") => Ok(Command::Noop),
         _ if is("QUIT") => alone(Command::Quit),
+        _ if is("STARTTLS") => alone(Command::StartTls),
         _ if is("HELP") => Ok(Command::Help),
         _ if is("VRFY") => named("501 5.5.4 Syntax: VRFY address").map(|_| Command::Vrfy),
-        _ if ["EXPN", "STARTTLS", "AUTH", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
+        _ if ["EXPN", "AUTH", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
         _ if is("XCLIENT") => xclient::parse(argument).map(Command::XClient),
         _ if is("XFORWARD") => Err(CommandError::NotAuthorized),
         _ if FOREIGN.iter().any(|name| verb.eq_ignore_ascii_case(name)) => Err(CommandError::OtherProtocol),
@@ -226,6 +229,7 @@ mod tests {
             ("EHLO", "501 5.5.4"),
             ("DATA now", "501 5.5.4"),
             ("QUIT now", "501 5.5.4"),
+            ("STARTTLS now", "501 5.5.4"),
             ("VRFY", "501 5.5.4"),
             ("LHLO", "501 5.5.4"),
             ("BDAT", "501 5.5.4"),

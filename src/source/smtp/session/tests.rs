@@ -7,6 +7,7 @@ use super::*;
 use crate::event::AccountName;
 use crate::registry::Account;
 use crate::source::intake::Peer;
+use crate::source::smtp::SmtpConfig;
 
 fn remote() -> Client {
     Client::at(None, Peer::Remote)
@@ -22,8 +23,9 @@ fn policy_of(role: Role) -> Policy {
         ..Account::new(AccountName::parse("alice").unwrap())
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
+    let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
     let xclient_from = Networks::default();
-    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, xclient_from, routing }
+    Policy { role, hostname: "mx.example".into(), tls: TlsMode::None, certificate: None, limits, xclient_from, routing }
 }
 
 /// What a client saw and what was handed out.
@@ -57,6 +59,11 @@ fn run_in(session: &mut Session<'_>, pieces: &[&[u8]]) -> Seen {
                     break;
                 }
                 Next::NewClient => session.greet(&mut out),
+                Next::StartTls => {
+                    assert!(rest.is_empty(), "what came in the clear was left");
+                    session.tls_started();
+                    break;
+                }
                 end => {
                     seen.end = Some(end);
                     break 'pieces;
@@ -383,6 +390,25 @@ fn only_a_trusted_proxy_introduces_and_only_between_transactions() {
     assert_eq!((codes(&nuisance).pop().unwrap(), nuisance.end), ("421 4.7.0".to_owned(), Some(Next::HangUp)));
 }
 
+fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
+    cuts.extend([0, wire.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect()
+}
+
+/// Lines that leave the session between commands.
+fn dialogue_line() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just("EHLO c\n"),
+        Just("MAIL FROM:<a@b>\n"),
+        Just("RCPT TO:<alice@example.org>\n"),
+        Just("DATA\nhi\n.\n"),
+        Just("STARTTLS x\n"),
+        Just("RSET\n"),
+    ]
+}
+
 proptest! {
     /// However the network cuts a dialogue, the replies and the messages are the same.
     #[test]
@@ -396,15 +422,25 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let wire = lines.concat().replace('\n', "\r\n").into_bytes();
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
-        cuts.extend([0, wire.len()]);
-        cuts.sort_unstable();
-        let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect();
         let policy = proxied_policy();
         let run = |pieces: &[&[u8]]| run_in(&mut Session::new(&policy, Client::at(None, Peer::Loopback)), pieces);
-        prop_assert_eq!(run(&pieces), run(&[&wire]));
+        prop_assert_eq!(run(&cut(&wire, &cuts)), run(&[&wire]));
         let octets: Vec<&[u8]> = wire.chunks(1).collect();
         prop_assert_eq!(run(&octets), run(&[&wire]));
+    }
+
+    /// So it is before and after STARTTLS; what comes after it comes after the handshake.
+    #[test]
+    fn any_cut_of_a_dialogue_with_starttls_gives_the_same(
+        before in prop::collection::vec(dialogue_line(), 0..6),
+        after in prop::collection::vec(dialogue_line(), 0..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let wire = |lines: &[&str]| lines.concat().replace('\n', "\r\n").into_bytes();
+        let (before, after) = ([&wire(&before)[..], b"STARTTLS\r\n"].concat(), wire(&after));
+        let pieces = [cut(&before, &cuts), cut(&after, &cuts)].concat();
+        let policy = starttls_policy();
+        prop_assert_eq!(run(&policy, &pieces), run(&policy, &[&before, &after]));
     }
 
     #[test]
@@ -415,5 +451,43 @@ proptest! {
         let prefix = prefix.replace('\n', "\r\n");
         let seen = run(&policy(), &[prefix.as_bytes(), &wire]);
         prop_assert!(seen.replies.is_empty() || seen.replies.ends_with("\r\n"));
+    }
+}
+
+fn starttls_policy() -> Policy {
+    Policy { tls: TlsMode::Starttls, ..policy() }
+}
+
+/// Each piece arrives alone, as what comes after a handshake does.
+fn talk_in(policy: &Policy, pieces: &[&str]) -> Seen {
+    let pieces: Vec<String> = pieces.iter().map(|piece| piece.replace('\n', "\r\n")).collect();
+    run(policy, &pieces.iter().map(String::as_bytes).collect::<Vec<_>>())
+}
+
+#[test]
+fn starttls_begins_the_session_anew() {
+    let policy = starttls_policy();
+    let seen = talk_in(&policy, &["EHLO c\nMAIL FROM:<a@b>\nSTARTTLS\n", "MAIL FROM:<>\nEHLO c\nDATA\nSTARTTLS\n"]);
+    let (before, after) = seen.replies.split_once("220 2.0.0").unwrap();
+    assert!(before.contains("250-STARTTLS\r\n") && !after.contains("STARTTLS\r\n"), "{}", seen.replies);
+    let expected = ["250", "250 2.1.0", "220 2.0.0", "503 5.5.1", "250", "503 5.5.1", "503 5.5.1"];
+    assert_eq!((codes(&seen), seen.end), (expected.map(str::to_owned).to_vec(), None));
+}
+
+#[test]
+fn starttls_stands_alone_and_only_where_it_is_offered() {
+    assert_eq!(codes(&talk_in(&starttls_policy(), &["STARTTLS now\n", "STARTTLS\n"])), ["501 5.5.4", "220 2.0.0"]);
+    for tls in [TlsMode::None, TlsMode::Implicit] {
+        let seen = talk_in(&Policy { tls, ..policy() }, &["EHLO c\nSTARTTLS\n"]);
+        assert_eq!(codes(&seen), ["250", "502 5.5.1"]);
+        assert!(!seen.replies.contains("250-STARTTLS"), "{}", seen.replies);
+    }
+}
+
+#[test]
+fn what_was_injected_behind_starttls_is_never_run() {
+    for behind in ["NOOP\n", "MAIL FROM:<evil@x.example>\nRCPT TO:<alice@example.org>\n", "N", "\u{16}"] {
+        let seen = talk_in(&starttls_policy(), &["EHLO c\n", &format!("STARTTLS\n{behind}"), "NOOP\n"]);
+        assert_eq!((codes(&seen), seen.end), (vec!["250".to_owned(), "554 5.5.1".to_owned()], Some(Next::HangUp)));
     }
 }
