@@ -29,7 +29,7 @@ use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
 use crate::source::intake::{Intake, Routing, RoutingError};
 use crate::source::mail_over_http;
-use crate::source::smtp::{self, ListenerConfig, SocketAddress};
+use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -49,6 +49,9 @@ pub enum StartError {
     /// What a provider proves itself with.
     #[error(transparent)]
     MailOverHttp(#[from] mail_over_http::SecretError),
+    /// The mail receiver's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -86,6 +89,8 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
+    /// Of its listeners.
+    certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
     registry: Registry,
@@ -111,6 +116,7 @@ impl Server {
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
         }
+        let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
         let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get());
@@ -142,6 +148,7 @@ impl Server {
             http,
             http_address,
             smtp,
+            certificates,
             intake,
             event_log,
             registry,
@@ -163,6 +170,12 @@ impl Server {
     pub fn smtp_address(&self) -> Option<SocketAddr> {
         let listeners = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
         Some(listeners.first().and_then(smtp::Listener::address).unwrap_or(self.config.smtp.listen))
+    }
+
+    /// What else mail is received on: what is spoken there, and where.
+    pub fn smtp_listeners(&self) -> impl Iterator<Item = (Role, SocketAddress)> {
+        let main = usize::from(self.config.smtp.enabled);
+        self.smtp.iter().flatten().skip(main).map(|listener| (listener.role(), listener.place()))
     }
 
     /// The address of the page, with a token that is good for an hour behind `#`.
@@ -231,13 +244,14 @@ impl Server {
     }
 
     /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. Accounts that
-    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. The rest is named and
-    /// waits for a restart.
+    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. Certificates of the mail
+    /// receiver are looked at. The rest is named and waits for a restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
+        self.certificates.iter().for_each(ServerTls::look_soon);
         self.registry.replace(&config.account);
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
@@ -300,10 +314,13 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }
 
-async fn receive_on(listener: &ListenerConfig) -> Result<smtp::Listener, StartError> {
-    smtp::Listener::bind(listener).await.map_err(|source| match listener.listen {
-        SocketAddress::Tcp(address) => StartError::Listen { protocol: "SMTP", flag: "smtp", address, source },
-        SocketAddress::Unix(ref path) => StartError::UnixSocket { path: path.clone(), source },
+async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, StartError> {
+    smtp::Listener::bind(listener).await.map_err(|err| match (err, &listener.listen) {
+        (BindError::Socket(source), SocketAddress::Unix(path)) => StartError::UnixSocket { path: path.clone(), source },
+        (BindError::Socket(source), &SocketAddress::Tcp(address)) => {
+            StartError::Listen { protocol: "SMTP", flag: "smtp", address, source }
+        }
+        (BindError::Tls(err), _) => err.into(),
     })
 }
 

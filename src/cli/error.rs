@@ -160,6 +160,7 @@ impl CliError {
             | Self::Start(
                 StartError::Key(_)
                 | StartError::Routing(_)
+                | StartError::Tls(_)
                 | StartError::DovecotSecret(_)
                 | StartError::MailOverHttp(_)
                 | StartError::EventLog(OpenError::Folder(..)),
