@@ -3,6 +3,7 @@
 //! SMTP, LMTP and mail over HTTP end here. Each takes a message in as its protocol has it, asks the [`Routing`] about
 //! every recipient, hands over a [`Mail`], and tells its client the [`Outcome`], which is a promise of the event log.
 
+mod authentication;
 mod delivery;
 mod path;
 mod routing;
