@@ -21,7 +21,7 @@ use super::budget::Share;
 use super::deadline::Deadline;
 use super::receiver::Receiver;
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Mail, Outcome, Peer, QueueId};
+use crate::source::intake::{Client, Mail, Outcome, QueueId};
 
 /// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
 const READ_BYTES: usize = 64 * 1024;
@@ -64,7 +64,7 @@ pub(super) struct Connection<'a, S> {
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     pub(super) fn new(
         stream: S,
-        peer: Peer,
+        client: Client,
         receiver: &'a Receiver,
         policy: &'a Policy,
         shutdown: &'a Shutdown,
@@ -76,7 +76,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             policy,
             shutdown,
             stream,
-            session: Session::new(policy, peer),
+            session: Session::new(policy, client),
             deadline: Deadline::new(config.command_timeout, rate_min, Instant::now()),
             share: receiver.budget.share(),
             out: Vec::new(),
@@ -189,7 +189,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Receiver { intake, metrics, .. } = self.receiver;
         let (queue_id, bytes) = (QueueId::new(), message.len() as u64);
         let origin = self.policy.role.origin();
-        let outcome = intake.take(Mail { origin, queue_id, from, recipients, message }).await;
+        let (client, message) = (self.session.client().clone(), message.into());
+        let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
         self.share.clear();
         if outcome == Outcome::Committed {
             metrics.messages.inc();
@@ -253,7 +254,7 @@ mod tests {
     use super::*;
     use crate::event_log::{EventLog, EventLogConfig};
     use crate::metrics::Metrics;
-    use crate::source::intake::{Intake, Routing};
+    use crate::source::intake::{Intake, Peer, Routing};
     use crate::source::smtp::{Role, SmtpConfig};
 
     #[tokio::test]
@@ -267,7 +268,8 @@ mod tests {
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
         let policy = receiver.policy(Role::Smtp);
-        let session = Connection::new(server, Peer::Loopback, &receiver, &policy, &shutdown).run();
+        let client = Client::at(None, Peer::Loopback);
+        let session = Connection::new(server, client, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

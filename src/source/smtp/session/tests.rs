@@ -6,6 +6,11 @@ use super::super::data::SMUGGLING;
 use super::*;
 use crate::event::{AccountName, Content};
 use crate::registry::Account;
+use crate::source::intake::Peer;
+
+fn remote() -> Client {
+    Client::at(None, Peer::Remote)
+}
 
 fn policy() -> Policy {
     policy_of(Role::Smtp)
@@ -33,7 +38,7 @@ struct Seen {
 
 /// Runs a dialogue whose bytes arrive in pieces; every message is committed.
 fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
-    let (mut session, mut out, mut seen) = (Session::new(policy, Peer::Remote), Vec::new(), Seen::default());
+    let (mut session, mut out, mut seen) = (Session::new(policy, remote()), Vec::new(), Seen::default());
     'pieces: for piece in pieces {
         let mut rest = *piece;
         loop {
@@ -180,7 +185,7 @@ fn what_did_not_end_with_crlf_is_one_error() {
 #[test]
 fn a_line_behind_a_bare_lf_can_be_given_up_on() {
     let policy = policy();
-    let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+    let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
     assert_eq!(session.receive(b"NOOP\n", &mut out), (5, Next::Read));
     assert!(session.waits_behind_bare_lf() && out.is_empty());
     assert_eq!(session.end_stalled_line(&mut out), Next::Read);
@@ -233,7 +238,7 @@ fn failures_to_commit_are_for_later_and_close_only_at_shutdown() {
         (Outcome::Failed, "451 4.3.0", Next::Read),
         (Outcome::ShuttingDown, "421 4.3.2", Next::HangUp),
     ] {
-        let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+        let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
         let wire = format!("{TRANSACTION}hi\n.\n").replace('\n', "\r\n");
         let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
         assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
@@ -246,7 +251,7 @@ fn failures_to_commit_are_for_later_and_close_only_at_shutdown() {
 #[test]
 fn a_message_without_memory_is_refused_at_its_dot() {
     let policy = policy();
-    let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+    let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
     let wire = format!("{TRANSACTION}begin\n").replace('\n', "\r\n");
     session.receive(wire.as_bytes(), &mut out);
     assert!(session.in_data() && session.data_memory() > 0);
