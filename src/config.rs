@@ -164,13 +164,7 @@ impl Config {
         let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com").into());
         let imap = ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") };
         let jmap = JmapEndpoint::new("jmap.example.org");
-        let account = Account {
-            name,
-            content: crate::event::Content::default(),
-            addresses: vec![],
-            imap: Some(imap.into()),
-            jmap: Some(jmap.into()),
-        };
+        let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name) };
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let smtp = SmtpConfig { listener, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }

@@ -155,6 +155,7 @@ impl CliError {
             | Self::Start(
                 StartError::Key(_)
                 | StartError::Routing(_)
+                | StartError::Resolver(_)
                 | StartError::DovecotSecret(_)
                 | StartError::EventLog(OpenError::Folder(..)),
             ) => EX_CONFIG,

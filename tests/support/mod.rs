@@ -20,6 +20,7 @@ pub mod jmap_front;
 pub mod lmtp;
 pub mod mail_server;
 pub mod misbehaving_imap;
+pub mod name_server;
 pub mod observed;
 pub mod oidc;
 pub mod owner;

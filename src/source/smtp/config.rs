@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::session::Role;
-use crate::source::intake::Path;
+use crate::source::intake::{Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path};
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +45,13 @@ pub struct SmtpConfig {
     /// How long a message may wait for the event log before its sender is told to try again later. Default: `"30s"`.
     #[serde(with = "humantime_serde")]
     pub append_timeout: Duration,
+    /// `Received` fields that a message may have; one with more goes round in circles and is refused. Default: 50.
+    pub received_max: NonZeroUsize,
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
+    /// How it is found out who really sent a message.
+    pub message_authentication: MessageAuthenticationConfig,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
 }
@@ -63,12 +67,16 @@ pub struct ListenerConfig {
     /// Who may connect to a Unix socket, as the permissions of its file. Default: `"0660"`, its user and group.
     #[serde(default)]
     pub mode: Mode,
+    /// Whether messages are verified that come here. Default: for SMTP, what `smtp.message_authentication` says; for LMTP
+    /// false, since the mail server has done so.
+    #[serde(default)]
+    pub verify: Option<bool>,
 }
 
 impl ListenerConfig {
     /// LMTP on the Unix socket `path`.
     pub fn lmtp(path: impl Into<PathBuf>) -> Self {
-        Self { role: Role::Lmtp, listen: SocketAddress::Unix(path.into()), mode: Mode::default() }
+        Self { role: Role::Lmtp, listen: SocketAddress::Unix(path.into()), mode: Mode::default(), verify: None }
     }
 }
 
@@ -160,7 +168,9 @@ impl Default for SmtpConfig {
             data_bytes_per_second_min: DATA_BYTES_PER_SECOND_MIN,
             reply_timeout: Duration::from_mins(1),
             append_timeout: Duration::from_secs(30),
+            received_max: NonZeroUsize::MIN.saturating_add(Intake::RECEIVED_MAX - 1),
             local_domains: None,
+            message_authentication: MessageAuthenticationConfig::default(),
             listener: Vec::new(),
         }
     }
@@ -195,6 +205,9 @@ pub enum SmtpConfigError {
     /// LMTP where only SMTP may be spoken.
     #[error("a `smtp.listener` speaks LMTP on port 25, which is SMTP's (RFC 2033 §5); 24 is usual for LMTP")]
     LmtpPort,
+    /// How senders are verified.
+    #[error(transparent)]
+    MessageAuthentication(#[from] MessageAuthenticationConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -217,6 +230,7 @@ impl SmtpConfig {
         if self.listener.iter().any(|listener| listener.role == Role::Lmtp && is_25(&listener.listen)) {
             return Err(SmtpConfigError::LmtpPort);
         }
+        self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
         let timeouts = [
             ("command_timeout", self.command_timeout),
             ("reply_timeout", self.reply_timeout),
@@ -231,8 +245,13 @@ impl SmtpConfig {
     /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.
     pub fn listeners(&self) -> impl Iterator<Item = ListenerConfig> + '_ {
         let listen = SocketAddress::Tcp(self.listen);
-        let first = ListenerConfig { role: Role::Smtp, listen, mode: Mode::default() };
-        self.enabled.then_some(first).into_iter().chain(self.listener.iter().cloned())
+        let first = ListenerConfig { role: Role::Smtp, listen, mode: Mode::default(), verify: None };
+        let verify = |listener: &ListenerConfig| match listener.role {
+            Role::Smtp => listener.verify.or(self.message_authentication.verify),
+            Role::Lmtp => listener.verify,
+        };
+        let listeners = self.enabled.then_some(first).into_iter().chain(self.listener.iter().cloned());
+        listeners.map(move |listener| ListenerConfig { verify: verify(&listener), ..listener })
     }
 
     /// The name in the greeting.

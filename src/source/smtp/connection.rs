@@ -21,7 +21,7 @@ use super::budget::Share;
 use super::deadline::Deadline;
 use super::receiver::Receiver;
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Client, Mail, Outcome, QueueId};
+use crate::source::intake::{Client, Examine, Mail, Outcome, QueueId};
 
 /// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
 const READ_BYTES: usize = 64 * 1024;
@@ -176,7 +176,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         self.share.clear();
         self.receiver.metrics.messages_failed.inc();
         match next {
-            Next::Deliver(_) => self.session.delivered(QueueId::new(), Outcome::NoSpace, &mut self.out),
+            Next::Deliver(_) => self.session.delivered(QueueId::new(), &[Outcome::NoSpace], &mut self.out),
             next => {
                 self.session.give_up_data();
                 next
@@ -190,16 +190,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let (queue_id, bytes) = (QueueId::new(), message.len() as u64);
         let origin = self.policy.role.origin();
         let (client, message) = (self.session.client().clone(), message.into());
-        let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
+        let is_final_delivery = self.policy.role.replies_for_each();
+        let examine = Examine::of(&client, self.policy.verify, is_final_delivery);
+        let mail = Mail { origin, queue_id, client, examine, from, recipients, message };
+        let outcomes = if is_final_delivery { intake.take_each(mail).await } else { vec![intake.take(mail).await] };
         self.share.clear();
-        if outcome == Outcome::Committed {
+        if outcomes.contains(&Outcome::Committed) {
             metrics.messages.inc();
             metrics.message_octets.inc_by(bytes);
         } else {
             metrics.messages_failed.inc();
         }
         self.deadline.restart(Instant::now());
-        self.session.delivered(queue_id, outcome, &mut self.out)
+        self.session.delivered(queue_id, &outcomes, &mut self.out)
     }
 
     /// Writes all replies, within the time that a client has to read them.
@@ -267,7 +270,7 @@ mod tests {
         let shutdown = Shutdown { stop: CancellationToken::new(), now: CancellationToken::new() };
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
-        let policy = receiver.policy(Role::Smtp);
+        let policy = receiver.policy(Role::Smtp, None);
         let client = Client::at(None, Peer::Loopback);
         let session = Connection::new(server, client, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");

@@ -27,6 +27,8 @@ pub(super) type Stream = Either<TcpStream, UnixStream>;
 #[derive(Debug)]
 pub struct Listener {
     pub(super) role: Role,
+    /// Whether senders are verified, where the configuration says so.
+    pub(super) verify: Option<bool>,
     socket: Socket,
 }
 
@@ -71,7 +73,7 @@ impl Listener {
                 Socket::Unix { listener, _file: file }
             }
         };
-        Ok(Self { role: config.role, socket })
+        Ok(Self { role: config.role, verify: config.verify, socket })
     }
 
     /// Where it listens, unless that is a Unix socket; the port was chosen by the system if 0 was asked for.

@@ -47,12 +47,13 @@ impl Receiver {
     }
 
     /// What holds for the sessions of a listener.
-    pub(super) fn policy(&self, role: Role) -> Policy {
+    pub(super) fn policy(&self, role: Role, verify: Option<bool>) -> Policy {
         Policy {
             role,
             hostname: self.config.announced_name(),
             message_bytes_max: self.config.message_bytes_max.get(),
             recipients_max: self.config.recipients_max.get(),
+            verify,
             routing: self.intake.routing(),
         }
     }
@@ -75,7 +76,7 @@ pub async fn serve(listeners: Vec<Listener>, receiver: Receiver, grace: Duration
 
 async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, stop: CancellationToken) {
     let shutdown = Shutdown { stop, now: CancellationToken::new() };
-    let policy = Arc::new(receiver.policy(listener.role));
+    let policy = Arc::new(receiver.policy(listener.role, listener.verify));
     let mut accept = Accept::new(listener, Arc::clone(&receiver.slots));
     let mut sessions = JoinSet::new();
     loop {

@@ -20,11 +20,15 @@ use mail_auth::{
     Parameters, SpfOutput, SpfResult,
 };
 
+use tokio::task::spawn_blocking;
+
+use super::INLINE_BYTES_MAX;
 use super::config::{MessageAuthenticationConfig, NameServer};
 use super::evidence::{Evidence, Readable, Unverifiable};
 use super::lookups::{Cut, Lookups, Records};
 use crate::event::{Authentication, AuthenticationResult, AuthenticationSource, DmarcPolicy, SignatureResult};
 use crate::message::authentication::SIGNATURES_MAX;
+use crate::source::intake::spool::Whole;
 
 /// Questions that SPF may ask for one message. The standard allows ten mechanisms that ask (RFC 7208 §4.6.4); one of them,
 /// `mx`, may ask ten times more.
@@ -163,6 +167,21 @@ impl Verifier {
     }
 }
 
+/// What is known of `sender` and of the message in `octets`.
+///
+/// # Cancel safety
+/// Nothing is lost when the future is dropped.
+pub(super) async fn verify(verifier: Option<&Verifier>, octets: Whole, sender: Sender<'_>) -> Authentication {
+    let Some(verifier) = verifier else { return nothing_in_time(None, sender) };
+    let evidence = if octets.len() <= INLINE_BYTES_MAX {
+        Evidence::gather(&octets)
+    } else {
+        // A thread that could not read it is one that panicked, and nothing was found.
+        spawn_blocking(move || Evidence::gather(&octets)).await.unwrap_or(Err(Unverifiable))
+    };
+    verifier.verify(evidence.as_ref().map_err(|_| Unverifiable), sender).await
+}
+
 /// What an explanation may call the receiver by (RFC 7208 §7.2, `%{r}`), which nobody is shown.
 const RECEIVER: &str = "unknown";
 
@@ -285,3 +304,6 @@ fn dmarc_policy(policy: Policy) -> Option<DmarcPolicy> {
         Policy::Unspecified => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::data::SMUGGLING;
 use super::*;
-use crate::event::{AccountName, Content};
+use crate::event::AccountName;
 use crate::registry::Account;
 use crate::source::intake::Peer;
 
@@ -18,14 +18,11 @@ fn policy() -> Policy {
 
 fn policy_of(role: Role) -> Policy {
     let alice = Account {
-        name: AccountName::parse("alice").unwrap(),
-        content: Content::Preview,
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
-        imap: None,
-        jmap: None,
+        ..Account::new(AccountName::parse("alice").unwrap())
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
-    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
+    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, verify: None, routing }
 }
 
 /// What a client saw and what was handed out.
@@ -48,7 +45,7 @@ fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
                 Next::Deliver(transaction) => {
                     let queue_id = QueueId::numbered(seen.messages.len() as u128);
                     seen.messages.push(transaction);
-                    assert_eq!(session.delivered(queue_id, Outcome::Committed, &mut out), Next::Read);
+                    assert_eq!(session.delivered(queue_id, &[Outcome::Committed], &mut out), Next::Read);
                 }
                 Next::Read => {
                     assert!(rest.is_empty(), "input was left without a reason");
@@ -231,19 +228,20 @@ fn who_only_costs_time_is_shown_the_door() {
 }
 
 #[test]
-fn failures_to_commit_are_for_later_and_close_only_at_shutdown() {
+fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
     let policy = policy();
     for (outcome, code, next) in [
         (Outcome::NoSpace, "452 4.3.1", Next::Read),
         (Outcome::Failed, "451 4.3.0", Next::Read),
         (Outcome::ShuttingDown, "421 4.3.2", Next::HangUp),
+        (Outcome::Loop, "554 5.4.6", Next::Read),
     ] {
         let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
         let wire = format!("{TRANSACTION}hi\n.\n").replace('\n', "\r\n");
         let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
         assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
         out.clear();
-        assert_eq!(session.delivered(QueueId::numbered(1), outcome, &mut out), next);
+        assert_eq!(session.delivered(QueueId::numbered(1), &[outcome], &mut out), next);
         assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
     }
 }
