@@ -130,12 +130,17 @@ impl<'a> Lexer<'a> {
     fn value(&mut self) -> Option<String> {
         let mut value = self.word(b";").to_vec();
         while self.take_if(b'"') {
-            while let Some(byte) = self.take().filter(|&byte| byte != b'"') {
-                value.extend(if byte == b'\\' { self.take() } else { Some(byte) });
-            }
+            self.rest_of_quoted(&mut value);
             value.extend_from_slice(self.word(b";"));
         }
         kept(&value)
+    }
+
+    /// Up to and with the quote that ends a quoted string. One without an end is the rest.
+    fn rest_of_quoted(&mut self, value: &mut Vec<u8>) {
+        while let Some(byte) = self.take().filter(|&byte| byte != b'"') {
+            value.extend(if byte == b'\\' { self.take() } else { Some(byte) });
+        }
     }
 
     /// Goes on behind the next `end` that is neither quoted nor in a comment. False where there is none.
@@ -169,7 +174,11 @@ impl<'a> Lexer<'a> {
             let found = self.pair(b"=;");
             properties.extend(found.filter(|_| properties.len() < PROPERTIES_MAX));
             if self.rest.len() == before {
-                self.take();
+                // A quoted string, or a sign, that belongs to nothing.
+                let sign = self.take().filter(|&byte| byte != b'"');
+                if sign.is_none() {
+                    self.rest_of_quoted(&mut Vec::new());
+                }
             }
         }
     }

@@ -159,6 +159,6 @@ mod tests {
             let gathered = Evidence::gather(format!("{header}\r\ntext").as_bytes());
             assert!(gathered.is_err());
         }
-        assert!(Evidence::gather(b"").is_err() && Evidence::gather(b"X: y").is_ok());
+        assert!(Evidence::gather(b"").is_err() && Evidence::gather(b"X: y\r\n").is_ok());
     }
 }

@@ -55,6 +55,13 @@ pub(super) struct Sender<'a> {
     pub mail_from: &'a str,
 }
 
+impl<'a> Sender<'a> {
+    /// The domain of the reverse-path; where there is none, what the client calls itself (RFC 7208 §2.4).
+    fn spf_domain(self) -> &'a str {
+        self.mail_from.rsplit_once('@').map_or(self.helo, |(_, domain)| domain)
+    }
+}
+
 /// Verifies messages. Its records are shared by all.
 pub(super) struct Verifier {
     authenticator: MessageAuthenticator,
@@ -151,8 +158,12 @@ impl Verifier {
     async fn spf(&self, sender: Sender<'_>, until: Instant) -> SpfOutput {
         let Sender { address, helo, mail_from } = sender;
         let Some(address) = address.map(|address| address.to_canonical()) else { return SpfOutput::default() };
+        let domain = sender.spf_domain();
+        if domain.starts_with('[') {
+            // An address literal has no records (RFC 7208 §4.3).
+            return SpfOutput::new(domain.to_owned());
+        }
         let lookups = Lookups::new(&self.records, SPF_LOOKUPS_MAX, until);
-        // RFC 7208 §2.4: where there is no reverse-path, its domain is what the client calls itself.
         let identity = if mail_from.is_empty() {
             SpfParameters::verify_ehlo(address, helo, RECEIVER)
         } else {
@@ -227,11 +238,10 @@ fn nothing_in_time(read: Option<&Readable<'_>>, sender: Sender<'_>) -> Authentic
         message.dkim_headers.iter().map(signature).collect()
     };
     let from = read.and_then(|read| read.message.from.first()?.rsplit_once('@'));
-    let path_domain = sender.mail_from.rsplit_once('@').map_or(sender.helo, |(_, domain)| domain);
     Authentication {
         source: AuthenticationSource::Own,
         spf: sender.address.and(late),
-        spf_domain: sender.address.and(named(path_domain)),
+        spf_domain: sender.address.and_then(|_| named(sender.spf_domain())),
         dkim: read.map(|read| of(&read.message)).unwrap_or_default(),
         dmarc: late,
         dmarc_domain: from.and_then(|(_, domain)| named(domain)),
