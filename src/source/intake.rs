@@ -31,7 +31,7 @@ pub(crate) use path::{Path, bracketed};
 pub(crate) use routing::{NoRoute, Peer};
 pub use routing::{Routing, RoutingError};
 use spool::Whole;
-pub(crate) use spool::{Message, Spool};
+pub(crate) use spool::{Message, Spool, SpoolFile, WHOLE_MAX};
 
 /// Takes mail for the configured accounts. Clones share everything.
 #[derive(Debug, Clone)]
@@ -128,6 +128,7 @@ impl Intake {
             warn!(%queue_id, error = %err, "message not read back from the spool, its sender tries again later");
             Outcome::Failed
         };
+        debug!(queue_id = %mail.queue_id, size = mail.message.len(), client = ?mail.client, "message handed over");
         let octets = mail.message.whole().await.map_err(unreadable)?;
         let received = trace(&octets).received;
         if received > self.received_max {

@@ -104,7 +104,7 @@ pub(crate) enum Outcome {
     Refused(Refusal),
 }
 
-/// Commits one message; see [`super::Intake::take`].
+/// Commits one message, of which all was `found` that is to be known; see [`super::Intake::take`].
 pub(super) async fn commit(event_log: &EventLog, mail: Mail, found: Found, append_timeout: Duration) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.

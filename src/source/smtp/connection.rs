@@ -15,16 +15,14 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::budget::Share;
 use super::deadline::Deadline;
+use super::holding::{HoldError, Holding, READ_BYTES};
 use super::receiver::Receiver;
 use super::session::{Next, Policy, Session, Transaction};
 use crate::source::intake::{Client, Examine, Mail, Outcome, QueueId};
 
-/// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
-const READ_BYTES: usize = 64 * 1024;
 /// How long a line that ended with LF alone waits for its other half, which a packet may have cut off.
 const BARE_LF_WAIT: Duration = Duration::from_secs(1);
 /// How long, and how much, a client that was hung up on is listened to: unread input would turn the close into a reset,
@@ -54,7 +52,7 @@ pub(super) struct Connection<'a, S> {
     stream: S,
     session: Session<'a>,
     deadline: Deadline,
-    share: Share,
+    holding: Holding,
     /// Replies that are not written yet.
     out: Vec<u8>,
     /// Input that came together with the end of a message.
@@ -78,7 +76,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             stream,
             session: Session::new(policy, client),
             deadline: Deadline::new(config.command_timeout, rate_min, Instant::now()),
-            share: receiver.budget.share(),
+            holding: receiver.room.holding(),
             out: Vec::new(),
             rest: Bytes::new(),
         }
@@ -107,8 +105,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let rest = std::mem::take(&mut self.rest);
                 self.take_in(rest)
             };
-            if let Next::Deliver(transaction) = next {
-                next = self.deliver(transaction).await;
+            match next {
+                Next::Deliver(transaction) => next = self.deliver(transaction).await,
+                _ => self.hold().await,
             }
             match next {
                 Next::Read | Next::Deliver(_) => {}
@@ -165,42 +164,54 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
         self.deadline.advance(self.session.commands(), Instant::now());
-        let memory = match &next {
-            Next::Deliver(transaction) => transaction.message.capacity(),
-            _ => self.session.data_memory(),
-        };
-        if self.share.resize(memory) {
-            return next;
+        next
+    }
+
+    /// Takes what the session has of a message, if that is too much to be left to it.
+    async fn hold(&mut self) {
+        let (handed_out, len, capacity) = self.session.data_held();
+        if self.holding.may_keep(handed_out, len, capacity) {
+            return;
         }
-        debug!("no memory left for the messages of all sessions");
-        self.share.clear();
+        let block = self.session.take_block();
+        if let Err(err) = self.holding.write(block).await {
+            self.not_held(&err);
+            self.session.give_up_data();
+        }
+    }
+
+    fn not_held(&mut self, err: &HoldError) {
+        warn!(error = err as &dyn std::error::Error, "message not kept, its sender tries again later");
+        self.holding.clear();
         self.receiver.metrics.messages_failed.inc();
-        match next {
-            Next::Deliver(_) => self.session.delivered(QueueId::new(), &[Outcome::NoSpace], &mut self.out),
-            next => {
-                self.session.give_up_data();
-                next
-            }
-        }
     }
 
     async fn deliver(&mut self, transaction: Transaction) -> Next {
         let Transaction { from, recipients, message } = transaction;
         let Receiver { intake, metrics, .. } = self.receiver;
-        let (queue_id, bytes) = (QueueId::new(), message.len() as u64);
-        let origin = self.policy.role.origin();
-        let (client, message) = (self.session.client().clone(), message.into());
-        let is_final_delivery = self.policy.role.replies_for_each();
-        let examine = Examine::of(&client, self.policy.verify, is_final_delivery);
-        let mail = Mail { origin, queue_id, client, examine, from, recipients, message };
-        let outcomes = if is_final_delivery { intake.take_each(mail).await } else { vec![intake.take(mail).await] };
-        self.share.clear();
-        if outcomes.contains(&Outcome::Committed) {
-            metrics.messages.inc();
-            metrics.message_octets.inc_by(bytes);
-        } else {
-            metrics.messages_failed.inc();
-        }
+        let queue_id = QueueId::new();
+        let outcomes = match self.holding.complete(message).await {
+            Ok(message) => {
+                let (origin, client, bytes) = (self.policy.role.origin(), self.session.client().clone(), message.len());
+                let is_final_delivery = self.policy.role.replies_for_each();
+                let examine = Examine::of(&client, self.policy.verify, is_final_delivery);
+                let mail = Mail { origin, queue_id, client, examine, from, recipients, message };
+                let outcomes =
+                    if is_final_delivery { intake.take_each(mail).await } else { vec![intake.take(mail).await] };
+                self.holding.clear();
+                if outcomes.contains(&Outcome::Committed) {
+                    metrics.messages.inc();
+                    metrics.message_octets.inc_by(bytes as u64);
+                } else if !outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))) {
+                    metrics.messages_failed.inc();
+                }
+                outcomes
+            }
+            Err(err) => {
+                self.not_held(&err);
+                vec![err.outcome()]
+            }
+        };
         self.deadline.restart(Instant::now());
         self.session.delivered(queue_id, &outcomes, &mut self.out)
     }

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
-use super::budget::MemoryBudget;
 use super::config::SmtpConfig;
 use super::connection::{Connection, Shutdown};
+use super::holding::Room;
 use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
 use super::metrics::SmtpMetrics;
 use super::places::{Addresses, Place};
@@ -28,7 +28,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Receiver {
     pub(super) config: SmtpConfig,
     pub(super) intake: Intake,
-    pub(super) budget: Arc<MemoryBudget>,
+    pub(super) room: Room,
     pub(super) metrics: SmtpMetrics,
     addresses: Addresses,
     /// For sessions at the same time.
@@ -38,12 +38,12 @@ pub struct Receiver {
 impl Receiver {
     /// A receiver that hands mail to `intake`, and whose numbers `metrics` tells. The caller has checked `config`.
     pub fn new(config: SmtpConfig, intake: Intake, metrics: &Metrics) -> Self {
-        let budget = MemoryBudget::new(config.memory_bytes_max.get());
+        let room = Room::new(&config, intake.spool().clone());
         let addresses = Addresses::new(config.sessions_per_address_max.get());
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, intake, budget, metrics, addresses, slots }
+        Self { config, intake, room, metrics, addresses, slots }
     }
 
     /// What holds for the sessions of a listener.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::collector::Collector;
+use super::collector::{Collector, Text};
 use super::command::{self, Command, CommandError, Mail};
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
@@ -96,7 +96,7 @@ pub(super) struct Transaction {
     /// The accepted recipients, in the order of their RCPT. Never empty.
     pub recipients: Vec<Recipient>,
     /// The message.
-    pub message: Vec<u8>,
+    pub message: Text,
 }
 
 /// What the caller does next.
