@@ -23,7 +23,7 @@ pub use authentication::{
     Authenticator, MessageAuthenticationConfig, MessageAuthenticationConfigError, NameServer, ResolverError,
 };
 pub(crate) use authentication::{Examine, Refusal};
-use authentication::{Verdict, refused_by_all};
+use authentication::{Verdict, refused_for_all};
 pub(crate) use client::Client;
 use delivery::Found;
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
@@ -88,7 +88,7 @@ impl Intake {
             Err(outcome) => return outcome,
         };
         let verdicts = self.authenticator.verdicts(&mail, found.as_ref());
-        if let Some(refusal) = refused_by_all(&verdicts) {
+        if let Some(refusal) = refused_for_all(&verdicts) {
             self.authenticator.count(Verdict::Refuse(refusal));
             return Outcome::Refused(refusal);
         }

@@ -34,7 +34,7 @@ use verdict::SenderPolicy;
 use verifier::{Sender, Verifier};
 
 pub use config::{MessageAuthenticationConfig, MessageAuthenticationConfigError, NameServer};
-pub(crate) use verdict::{Refusal, Verdict, refused_by_all};
+pub(crate) use verdict::{Refusal, Verdict, refused_for_all};
 pub use verifier::ResolverError;
 
 /// Above this, hashing takes long enough to hold up other sessions of its thread: about a millisecond.

@@ -41,11 +41,6 @@ impl Refusal {
             Self::NotChecked => "451 4.7.26 DMARC could not be checked, try again later",
         }
     }
-
-    /// Whether the client may try again.
-    fn is_temporary(self) -> bool {
-        self == Self::NotChecked
-    }
 }
 
 impl SenderPolicy {
@@ -71,15 +66,18 @@ impl SenderPolicy {
     }
 }
 
-/// The refusal of a message that has one answer for all its recipients: only where nobody takes it. Else those that
-/// would refuse it get it marked, so that nobody loses it unheard. Who might take it later decides for all.
-pub(crate) fn refused_by_all(verdicts: &[Verdict]) -> Option<Refusal> {
-    let mut refused = None;
-    for verdict in verdicts {
-        let Verdict::Refuse(refusal) = verdict else { return None };
-        refused = refused.filter(|earlier: &Refusal| earlier.is_temporary()).or(Some(*refusal));
-    }
-    refused
+/// The refusal of a message that has one answer for all its recipients. What must be proven is refused for all, since
+/// nobody else's wish makes it true. What only fails is refused where nobody takes it; else those who would refuse it get
+/// it marked, so that the others do not lose it.
+pub(crate) fn refused_for_all(verdicts: &[Verdict]) -> Option<Refusal> {
+    let refusals = || {
+        verdicts.iter().map(|verdict| match verdict {
+            Verdict::Refuse(refusal) => Some(*refusal),
+            Verdict::Accept | Verdict::Mark => None,
+        })
+    };
+    let unproven = refusals().flatten().find(|refusal| *refusal != Refusal::DmarcFail);
+    unproven.or_else(|| refusals().collect::<Option<Vec<_>>>()?.first().copied())
 }
 
 #[cfg(test)]
@@ -126,13 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_for_all_refuses_only_what_nobody_takes() {
-        let (proven, checked) = (Verdict::Refuse(NotProven), Verdict::Refuse(NotChecked));
-        assert_eq!(refused_by_all(&[proven, Verdict::Accept]), None);
-        assert_eq!(refused_by_all(&[Verdict::Mark]), None);
-        assert_eq!(refused_by_all(&[proven, proven]), Some(NotProven));
-        assert_eq!(refused_by_all(&[proven, checked, proven]), Some(NotChecked), "one may take it later");
-        assert_eq!(refused_by_all(&[]), None);
+    fn one_answer_for_all_takes_nothing_unproven_and_refuses_nothing_that_somebody_takes() {
+        let fails = Verdict::Refuse(Refusal::DmarcFail);
+        assert_eq!(refused_for_all(&[fails, Verdict::Accept]), None);
+        assert_eq!(refused_for_all(&[Verdict::Mark, fails]), None);
+        assert_eq!(refused_for_all(&[fails, fails]), Some(Refusal::DmarcFail));
+        assert_eq!(refused_for_all(&[Verdict::Accept, Verdict::Refuse(NotProven)]), Some(NotProven));
+        assert_eq!(refused_for_all(&[Verdict::Refuse(NotChecked), Verdict::Accept]), Some(NotChecked));
+        assert_eq!(refused_for_all(&[Verdict::Mark, Verdict::Accept]), None);
+        assert_eq!(refused_for_all(&[]), None);
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         for refusal in [Refusal::DmarcFail, NotProven, NotChecked] {
             let reply = refusal.reply();
             assert_eq!(reply.as_bytes()[0], reply.as_bytes()[4], "{reply}");
-            assert_eq!(reply.starts_with('4'), refusal.is_temporary(), "{reply}");
+            assert_eq!(reply.starts_with('4'), refusal == NotChecked, "{reply}");
         }
     }
 }
