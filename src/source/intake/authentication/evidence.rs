@@ -108,6 +108,8 @@ fn is_sound(signature: &Header<'_, Signature>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn signature(tags: &str) -> String {
@@ -160,5 +162,20 @@ mod tests {
             assert!(gathered.is_err());
         }
         assert!(Evidence::gather(b"").is_err() && Evidence::gather(b"X: y\r\n").is_ok());
+    }
+
+    proptest! {
+        /// The crate's parsers, which strangers' headers go through.
+        #[test]
+        fn no_header_panics(
+            fields in prop::collection::vec(("(DKIM-Signature|ARC-Seal|ARC-Message-Signature|ARC-Authentication-Results|\
+                From|DKIM2-Signature|Message-Instance):", "[a-z=;:/@,.<>\"()0-9+ \t]{0,60}"), 0..6),
+            octets in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let header: String = fields.iter().map(|(name, value)| format!("{name}{value}\r\n")).collect();
+            for message in [header.as_bytes(), &octets, &[header.as_bytes(), &octets].concat()] {
+                drop(Evidence::gather(message).map(|evidence| drop(evidence.read())));
+            }
+        }
     }
 }

@@ -185,7 +185,9 @@ impl Verifier {
 pub(super) async fn verify(verifier: Option<&Verifier>, octets: Whole, sender: Sender<'_>) -> Authentication {
     let Some(verifier) = verifier else { return nothing_in_time(None, sender) };
     let evidence = if octets.len() <= INLINE_BYTES_MAX {
-        Evidence::gather(&octets)
+        let evidence = Evidence::gather(&octets);
+        drop(octets);
+        evidence
     } else {
         // A thread that could not read it is one that panicked, and nothing was found.
         spawn_blocking(move || Evidence::gather(&octets)).await.unwrap_or(Err(Unverifiable))
