@@ -152,8 +152,14 @@ fn reply(packet: &[u8], answer: &Answer) -> Option<Vec<u8>> {
     // An answer, recursion available, and whether there is such a name.
     reply.extend([0x81, if records.is_empty() { 0x83 } else { 0x80 }, 0, 1]);
     reply.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
-    reply.extend([0; 4]);
+    // Without a SOA record nobody would know for how long there is no such name (RFC 2308 §5).
+    reply.extend([0, u8::from(records.is_empty()), 0, 0]);
     reply.extend(&packet[12..12 + question_len]);
+    if records.is_empty() {
+        // Of the root, for an hour; serial and the four times are all 60.
+        reply.extend([0, 0, 6, 0, 1, 0, 0, 0x0e, 0x10, 0, 22, 0, 0]);
+        reply.extend([0, 0, 0, 60].repeat(5));
+    }
     for (kind, data) in records {
         // The name of the question, class IN, an hour.
         reply.extend([0xc0, 12]);
