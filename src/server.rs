@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{Intake, Routing, RoutingError};
+use crate::source::intake::{AddressSecrets, Intake, Routing, RoutingError};
 use crate::source::smtp::{self, ListenerConfig, SocketAddress};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -101,7 +101,7 @@ impl Server {
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
+        let routing = routing(&config).await?;
         let mut listeners = Vec::new();
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
@@ -215,7 +215,8 @@ impl Server {
         while hub.join_next().await.is_some() {}
     }
 
-    /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. Accounts that
+    /// Takes over what can be changed while the server runs: the accounts with their mailboxes and addresses, who else
+    /// gets mail, `[imap]` and `[jmap]`. Accounts that
     /// are watched and stay as they are go on undisturbed, unless it is the section that changed. The rest is named and
     /// waits for a restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
@@ -223,12 +224,20 @@ impl Server {
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
+        match routing(&config).await {
+            Ok(routing) => self.intake.replace_routing(routing),
+            Err(err) => {
+                let error: &dyn std::error::Error = &err;
+                tracing::error!(error, "recipients are not reloaded, mail goes where it went before");
+            }
+        }
         self.registry.replace(&config.account);
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
         }
         sources.watch(Some(&self.config), &config).await;
         (self.config.account, self.config.imap, self.config.jmap) = (config.account, config.imap, config.jmap);
+        (self.config.smtp.route, self.config.smtp.local_domains) = (config.smtp.route, config.smtp.local_domains);
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 
@@ -263,13 +272,10 @@ impl Server {
 
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let recipients = |config: &Config| -> Vec<_> {
-        config.account.iter().map(|a| (a.name.clone(), a.content, a.addresses.clone())).collect()
-    };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
-        ("[smtp]", old.smtp != new.smtp),
+        ("[smtp]", old.smtp.at_start() != new.smtp.at_start()),
         ("[dovecot]", old.dovecot != new.dovecot),
         ("[hub]", old.hub != new.hub),
         ("[stream]", old.stream != new.stream),
@@ -278,9 +284,15 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("the accounts' addresses", recipients(old) != recipients(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+}
+
+/// Where mail goes, with the secrets of addresses as their files have them now.
+async fn routing(config: &Config) -> Result<Routing, RoutingError> {
+    let (accounts, routes) = (&config.account, &config.smtp.route);
+    let secrets = AddressSecrets::read(accounts, routes).await?;
+    Routing::with_routes(accounts, routes, config.smtp.local_domains.as_deref(), &secrets)
 }
 
 async fn receive_on(listener: &ListenerConfig) -> Result<smtp::Listener, StartError> {

@@ -7,20 +7,41 @@ mod delivery;
 mod path;
 mod routing;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::event_log::EventLog;
 
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 pub(crate) use path::{Path, bracketed};
+pub use routing::{AddressSecrets, Entry, RouteConfig, Routing, RoutingError};
 pub(crate) use routing::{NoRoute, Peer};
-pub use routing::{Routing, RoutingError};
+
+/// The routing of the moment: a reload of the configuration replaces it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Routes(Arc<RwLock<Arc<Routing>>>);
+
+impl Routes {
+    /// The routing as it is now. Whoever asks about several recipients of one message keeps it for all of them.
+    pub(crate) fn current(&self) -> Arc<Routing> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, routing: Routing) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
+    }
+}
+
+impl From<Routing> for Routes {
+    fn from(routing: Routing) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(routing))))
+    }
+}
 
 /// Takes mail for the configured accounts. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    routing: Arc<Routing>,
+    routes: Routes,
     event_log: EventLog,
     append_timeout: Duration,
 }
@@ -28,12 +49,17 @@ pub struct Intake {
 impl Intake {
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
-        Self { routing: Arc::new(routing), event_log, append_timeout }
+        Self { routes: routing.into(), event_log, append_timeout }
     }
 
     /// Where recipients' mail goes.
-    pub(crate) fn routing(&self) -> Arc<Routing> {
-        Arc::clone(&self.routing)
+    pub(crate) fn routes(&self) -> Routes {
+        self.routes.clone()
+    }
+
+    /// Sends mail elsewhere from now on. A message whose sender has begun keeps to what held then.
+    pub fn replace_routing(&self, routing: Routing) {
+        self.routes.replace(routing);
     }
 
     /// Commits one message.

@@ -40,10 +40,21 @@ pub(crate) struct Mail {
 /// A recipient whose mail is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipient {
-    /// As the client wrote it.
+    /// As the client wrote it, but for a secret in it.
     pub path: Path,
     /// Where its mail goes.
     pub destination: Destination,
+}
+
+impl Recipient {
+    /// A recipient that the routing has sent somewhere. What is secret about its address ends here.
+    pub(crate) fn new(path: Path, destination: Destination) -> Self {
+        let Some(secret) = &destination.secret else { return Self { path, destination } };
+        let mut shown = path.as_str().to_owned();
+        secret.redact(&mut shown);
+        let path = Path::parse(&shown).unwrap_or_else(Path::postmaster);
+        Self { path, destination }
+    }
 }
 
 /// The name of one message in replies, events and log lines: a UUIDv7 in 32 hexadecimal digits.
@@ -123,22 +134,23 @@ pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Dur
 /// One event for each mailbox that the message is for.
 fn append_of(mail: &Mail, received: Timestamp) -> Append {
     let Mail { origin, queue_id, from, recipients, message } = mail;
+    let mailboxes = mailboxes(recipients);
     // The Message-ID is needed even where no account wants anything of the message in its events.
-    let contents = recipients.iter().map(|recipient| recipient.destination.content);
+    let contents = mailboxes.iter().map(|(_, to)| to.content);
     let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
     summary.received = Some(received);
     summary.size = Some(message.len() as u64);
+    for secret in recipients.iter().filter_map(|recipient| recipient.destination.secret.as_ref()) {
+        let shown = [&mut summary.to, &mut summary.cc].into_iter().flatten();
+        shown.for_each(|shown| secret.redact(&mut shown.address));
+    }
     let digest = summary.message_id.is_some().then(|| digest(&SHA256, message));
     let mail_from = from.as_ref().map(Path::as_str).unwrap_or_default();
 
     let mut append = Append::new();
-    for (at, recipient) in recipients.iter().enumerate() {
-        let to = &recipient.destination;
-        let earlier = recipients.iter().take(at).map(|earlier| &earlier.destination);
-        if earlier.into_iter().any(|earlier| earlier == to) {
-            continue; // Two addresses of one mailbox: it is still one message in it.
-        }
+    for (recipient, to) in mailboxes {
         let mut draft = Draft::in_mailbox(EventKind::MessageNew, *origin, &to.account, &to.mailbox);
+        draft.topics.extend(to.topics);
         draft.message = summary.clone().trimmed_to(to.content);
         // Who wrote is content too, whether the message says so or the envelope.
         draft.envelope = (to.content > Content::None).then(|| Envelope {
@@ -152,6 +164,26 @@ fn append_of(mail: &Mail, received: Timestamp) -> Append {
         append.push(draft, key);
     }
     append
+}
+
+/// The mailboxes of all recipients, each once and with its first recipient: two addresses of one mailbox are still one
+/// message in it, on the topics of both.
+fn mailboxes(recipients: &[Recipient]) -> Vec<(&Recipient, Destination)> {
+    let mut mailboxes: Vec<(&Recipient, Destination)> = Vec::new();
+    for recipient in recipients {
+        let to = &recipient.destination;
+        let known = mailboxes.iter_mut().find(|(_, known)| known.account == to.account && known.mailbox == to.mailbox);
+        let Some((_, known)) = known else {
+            mailboxes.push((recipient, to.clone()));
+            continue;
+        };
+        for topic in &to.topics {
+            if !known.topics.contains(topic) {
+                known.topics.push(topic.clone());
+            }
+        }
+    }
+    mailboxes
 }
 
 #[cfg(test)]
@@ -169,11 +201,7 @@ mod tests {
     async fn what_the_envelope_says_is_content_too() {
         let recipient = |name: &str, content| Recipient {
             path: path(&format!("{name}@example.org")),
-            destination: Destination {
-                account: AccountName::parse(name).unwrap(),
-                mailbox: "INBOX".to_owned(),
-                content,
-            },
+            destination: Destination::new(AccountName::parse(name).unwrap(), "INBOX", content),
         };
         let mail = Mail {
             origin: Origin::Lmtp,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::session::Role;
-use crate::source::intake::Path;
+use crate::source::intake::{Path, RouteConfig};
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub struct SmtpConfig {
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
+    /// Where mail goes beyond what accounts' `addresses` say, each an account's. Default: none.
+    pub route: Vec<RouteConfig>,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
 }
@@ -161,6 +163,7 @@ impl Default for SmtpConfig {
             reply_timeout: Duration::from_mins(1),
             append_timeout: Duration::from_secs(30),
             local_domains: None,
+            route: Vec::new(),
             listener: Vec::new(),
         }
     }
@@ -226,6 +229,11 @@ impl SmtpConfig {
             Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
             None => Ok(()),
         }
+    }
+
+    /// What is read at the start only: the section without what says where mail goes.
+    pub(crate) fn at_start(&self) -> Self {
+        Self { route: Vec::new(), local_domains: None, ..self.clone() }
     }
 
     /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.

@@ -53,7 +53,7 @@ impl Receiver {
             hostname: self.config.announced_name(),
             message_bytes_max: self.config.message_bytes_max.get(),
             recipients_max: self.config.recipients_max.get(),
-            routing: self.intake.routing(),
+            routes: self.intake.routes(),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::command::{self, Command, CommandError, Mail};
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
 use crate::event::Origin;
-use crate::source::intake::{NoRoute, Outcome, Path, Peer, QueueId, Recipient, Routing};
+use crate::source::intake::{NoRoute, Outcome, Path, Peer, QueueId, Recipient, Routes, Routing};
 use body::Body;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
@@ -83,7 +83,7 @@ pub(super) struct Policy {
     /// Recipients of one message.
     pub recipients_max: usize,
     /// Where recipients go.
-    pub routing: Arc<Routing>,
+    pub routes: Routes,
 }
 
 /// One message with its envelope, to be committed.
@@ -139,6 +139,8 @@ pub(super) struct Session<'a> {
 #[derive(Debug)]
 struct Open {
     from: Option<Path>,
+    /// What held at MAIL holds for all recipients.
+    routing: Arc<Routing>,
     smtputf8: bool,
     recipients: Vec<Recipient>,
     /// The message, when it comes by BDAT.
@@ -307,7 +309,8 @@ impl<'a> Session<'a> {
             return self.error(out, NEEDS_SMTPUTF8);
         }
         let Mail { from, parameters: MailParameters { smtputf8, .. } } = mail;
-        self.transaction = Some(Open { from, smtputf8, recipients: Vec::new(), chunks: None, refused: false });
+        let (routing, recipients) = (self.policy.routes.current(), Vec::new());
+        self.transaction = Some(Open { from, routing, smtputf8, recipients, chunks: None, refused: false });
         go_on(out, "250 2.1.0 Ok")
     }
 
@@ -330,9 +333,9 @@ impl<'a> Session<'a> {
         let refusal = if !open.smtputf8 && path.is_internationalized() {
             NEEDS_SMTPUTF8
         } else {
-            match self.policy.routing.route(&path, self.peer) {
+            match open.routing.route(&path, self.peer) {
                 Ok(destination) => {
-                    open.recipients.push(Recipient { path, destination });
+                    open.recipients.push(Recipient::new(path, destination));
                     return go_on(out, "250 2.1.5 Ok");
                 }
                 Err(NoRoute::UnknownRecipient) => "550 5.1.1 No such recipient here",

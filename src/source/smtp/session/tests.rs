@@ -16,8 +16,8 @@ fn policy_of(role: Role) -> Policy {
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
         ..Account::new(AccountName::parse("alice").unwrap())
     };
-    let routing = Arc::new(Routing::new(&[alice], None).unwrap());
-    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
+    let routes = Routing::new(&[alice], None).unwrap().into();
+    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routes }
 }
 
 /// What a client saw and what was handed out.
