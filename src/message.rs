@@ -17,6 +17,7 @@ mod mime_tree;
 mod parameters;
 mod printable;
 mod readable;
+mod trace;
 mod transfer;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ use crate::event::{Address, Attachment, Content, MessageSummary, Priority};
 
 pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
+pub(crate) use trace::trace;
 
 use header::Fields;
 use mime_tree::{Part, Tree};

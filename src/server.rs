@@ -107,7 +107,8 @@ impl Server {
             listeners.push(receive_on(&listener).await?);
         }
         let smtp = Some(listeners);
-        let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout);
+        let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
+            .with_received_max(config.smtp.received_max.get());
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());

@@ -155,3 +155,28 @@ async fn a_message_in_chunks_is_the_message() {
         assert_eq!(event["message"]["size"], text.len());
     }
 }
+
+#[tokio::test]
+async fn mail_that_goes_round_in_circles_is_refused_for_good() {
+    let (server, socket, _folder) = started().await;
+    let (host, port) = server.smtp.split_once(':').expect("an address");
+    // Python's own `sendmail` reads one reply where LMTP gives one for each recipient.
+    let script = format!(
+        "def sent(client, hops, replies):\n\
+        \x20   client.ehlo_or_helo_if_needed()\n\
+        \x20   client.mail('a@x.example')\n\
+        \x20   for to in ['alice@example.org', 'bob@example.org']: assert client.rcpt(to)[0] == 250\n\
+        \x20   assert client.docmd('DATA')[0] == 354\n\
+        \x20   client.send('Received: from x by y\\r\\n' * hops + 'Subject: hi\\r\\n\\r\\n.\\r\\n')\n\
+        \x20   return [client.getreply() for _ in range(replies)]\n\
+         for client, replies in (smtplib.LMTP('{}'), 2), (smtplib.SMTP('{host}', {port}), 1):\n\
+        \x20   refused = sent(client, 51, replies)\n\
+        \x20   assert all(code == 554 and text.startswith(b'5.4.6 ') for code, text in refused), refused\n\
+        \x20   taken = sent(client, 50, replies)\n\
+        \x20   assert all(code == 250 for code, text in taken), taken\n\
+        \x20   client.quit()\n",
+        socket.display()
+    );
+    python(&script).await;
+    assert_eq!(server.whole_log().await.len(), 4, "two messages to two accounts");
+}

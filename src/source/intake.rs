@@ -10,7 +10,10 @@ mod routing;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tracing::debug;
+
 use crate::event_log::EventLog;
+use crate::message::trace;
 
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 pub(crate) use path::{Path, bracketed};
@@ -44,12 +47,22 @@ pub struct Intake {
     routes: Routes,
     event_log: EventLog,
     append_timeout: Duration,
+    received_max: usize,
 }
 
 impl Intake {
+    /// Hops that a message may have behind it, unless [`Intake::with_received_max`] says otherwise.
+    pub const RECEIVED_MAX: usize = 50;
+
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
-        Self { routes: routing.into(), event_log, append_timeout }
+        Self { routes: routing.into(), event_log, append_timeout, received_max: Self::RECEIVED_MAX }
+    }
+
+    /// Refuses messages with more `Received` fields than this: they go round in circles (RFC 5321 §6.3).
+    #[must_use]
+    pub fn with_received_max(self, received_max: usize) -> Self {
+        Self { received_max, ..self }
     }
 
     /// Where recipients' mail goes.
@@ -67,6 +80,12 @@ impl Intake {
     /// # Cancel safety
     /// The message may be committed when the future is dropped; its sender does not hear of that and repeats it.
     pub(crate) async fn take(&self, mail: Mail) -> Outcome {
+        let received = trace(&mail.message).received;
+        if received > self.received_max {
+            // Whoever sends it on gets the bounce; anybody can send one, so the log does not fill with them.
+            debug!(queue_id = %mail.queue_id, received, max = self.received_max, "mail loop, message refused");
+            return Outcome::Loop;
+        }
         delivery::commit(&self.event_log, mail, self.append_timeout).await
     }
 }

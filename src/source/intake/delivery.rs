@@ -91,6 +91,8 @@ pub(crate) enum Outcome {
     Failed,
     /// The log takes nothing more.
     ShuttingDown,
+    /// It has been through too many servers: it would come again and again.
+    Loop,
 }
 
 /// Commits one message; see [`super::Intake::take`].

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::session::Role;
-use crate::source::intake::{Path, RouteConfig};
+use crate::source::intake::{Intake, Path, RouteConfig};
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct SmtpConfig {
     /// How long a message may wait for the event log before its sender is told to try again later. Default: `"30s"`.
     #[serde(with = "humantime_serde")]
     pub append_timeout: Duration,
+    /// `Received` fields that a message may have; one with more goes round in circles and is refused. Default: 50.
+    pub received_max: NonZeroUsize,
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
@@ -162,6 +164,7 @@ impl Default for SmtpConfig {
             data_bytes_per_second_min: DATA_BYTES_PER_SECOND_MIN,
             reply_timeout: Duration::from_mins(1),
             append_timeout: Duration::from_secs(30),
+            received_max: NonZeroUsize::MIN.saturating_add(Intake::RECEIVED_MAX - 1),
             local_domains: None,
             route: Vec::new(),
             listener: Vec::new(),

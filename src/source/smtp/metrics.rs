@@ -15,7 +15,8 @@ pub(super) struct SmtpMetrics {
     pub timeouts: Counter,
     /// Messages that were answered with 250.
     pub messages: Counter,
-    /// Messages that were complete and could not be committed, or for which there was no memory.
+    /// Messages that were complete and not committed: they could not be, there was no memory for them, or they went round
+    /// in circles.
     pub messages_failed: Counter,
     /// Octets of the messages that were answered with 250.
     pub message_octets: Counter,

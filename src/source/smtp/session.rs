@@ -187,6 +187,7 @@ impl<'a> Session<'a> {
             Outcome::NoSpace => go_on(out, NO_SPACE),
             Outcome::Failed => go_on(out, "451 4.3.0 Message not stored, try again later"),
             Outcome::ShuttingDown => session.shut_down(out),
+            Outcome::Loop => go_on(out, "554 5.4.6 Too many hops: the message goes round in circles"),
         })
     }
 

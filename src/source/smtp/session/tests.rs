@@ -223,12 +223,13 @@ fn who_only_costs_time_is_shown_the_door() {
 }
 
 #[test]
-fn failures_to_commit_are_for_later_and_close_only_at_shutdown() {
+fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
     let policy = policy();
     for (outcome, code, next) in [
         (Outcome::NoSpace, "452 4.3.1", Next::Read),
         (Outcome::Failed, "451 4.3.0", Next::Read),
         (Outcome::ShuttingDown, "421 4.3.2", Next::HangUp),
+        (Outcome::Loop, "554 5.4.6", Next::Read),
     ] {
         let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
         let wire = format!("{TRANSACTION}hi\n.\n").replace('\n', "\r\n");
