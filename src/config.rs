@@ -168,7 +168,7 @@ impl Config {
         let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name.clone()) };
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
-        let smtp = SmtpConfig { listener, route, ..SmtpConfig::default() };
+        let smtp = SmtpConfig { route, listener, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

@@ -121,7 +121,7 @@ pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Dur
         Ok(Err(err)) => {
             warn!(%queue_id, size, error = %err, "message not committed, its sender tries again later");
             match err {
-                AppendError::NoSpace(_) => Outcome::NoSpace,
+                AppendError::NoSpace(_) | AppendError::OutboxFull => Outcome::NoSpace,
                 AppendError::Closed => Outcome::ShuttingDown,
                 _ => Outcome::Failed,
             }

@@ -116,6 +116,9 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Where an entry of the configuration leads that is about the recipient; what it makes of it may be nothing.
+type Found = Result<Destination, NoRoute>;
+
 impl Routing {
     /// The account, mailbox and topics of `recipient`.
     pub(crate) fn route(&self, recipient: &Path, peer: Peer) -> Result<Destination, NoRoute> {
@@ -128,7 +131,7 @@ impl Routing {
         let steps = [Self::by_address, Self::by_base, Self::by_pattern, Self::by_expression, Self::by_domain];
         for step in steps {
             if let Some(found) = readings.iter().find_map(|reading| step(self, reading, domain)) {
-                return found.ok_or(NoRoute::UnknownRecipient);
+                return found;
             }
         }
         if peer == Peer::Loopback && self.local_domains.contains(domain) {
@@ -151,18 +154,18 @@ impl Routing {
         readings
     }
 
-    fn by_address(&self, reading: &Reading<'_>, domain: &str) -> Option<Option<Destination>> {
+    fn by_address(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
         let target = self.exact.of(reading.lower, Some(domain)).filter(|target| reading.opens(target))?;
         Some(target.destination("", &[]))
     }
 
-    fn by_base(&self, reading: &Reading<'_>, domain: &str) -> Option<Option<Destination>> {
+    fn by_base(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
         let (base, detail) = reading.split();
         let target = self.exact.of(base, Some(domain)).filter(|target| reading.opens(target))?;
         Some(target.destination(detail, &[]))
     }
 
-    fn by_pattern(&self, reading: &Reading<'_>, domain: &str) -> Option<Option<Destination>> {
+    fn by_pattern(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
         let known = &self.domains.get(domain)?.wildcards;
         let (base, detail) = reading.split();
         // A pattern that has a `+` itself is one of whole local parts.
@@ -177,7 +180,7 @@ impl Routing {
         Some(target.destination(detail, &captures))
     }
 
-    fn by_expression(&self, reading: &Reading<'_>, domain: &str) -> Option<Option<Destination>> {
+    fn by_expression(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
         if self.expressions.is_empty() {
             return None;
         }
@@ -190,7 +193,7 @@ impl Routing {
         })
     }
 
-    fn by_domain(&self, reading: &Reading<'_>, domain: &str) -> Option<Option<Destination>> {
+    fn by_domain(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
         let target = self.domains.get(domain)?.catch_all.as_ref().filter(|target| reading.opens(target))?;
         let (base, detail) = reading.split();
         let base = reading.local.get(..base.len()).unwrap_or_default();
@@ -201,7 +204,7 @@ impl Routing {
     fn by_name(&self, reading: &Reading<'_>) -> Option<Destination> {
         let (base, detail) = reading.split();
         match self.accounts.get(base) {
-            Some(target) => target.destination(detail, &[]).filter(|_| reading.opens(target)),
+            Some(target) => target.destination(detail, &[]).ok().filter(|_| reading.opens(target)),
             None if reading.secret.is_some() => None,
             None => AccountName::parse(base).ok().map(|name| Destination::new(name, detail, Content::default())),
         }
@@ -212,7 +215,7 @@ impl Routing {
         let whole = |reading: &&Reading<'_>| reading.secret.is_none();
         let reading = readings.iter().find(whole).ok_or(NoRoute::UnknownRecipient)?;
         let found = match &self.postmaster {
-            Some(target) => target.destination("", &[]).filter(|_| reading.opens(target)),
+            Some(target) => target.destination("", &[]).ok().filter(|_| reading.opens(target)),
             None if peer == Peer::Loopback && !self.local_domains.is_empty() => self.by_name(reading),
             None => None,
         };

@@ -143,7 +143,7 @@ impl Routing {
             routing.add_account(index, account, secrets)?;
         }
         for (index, route) in routes.iter().enumerate() {
-            routing.add_route(Entry::Route(index), route, secrets)?;
+            routing.add_route(&Entry::Route(index), route, secrets)?;
         }
         let only_localhost = ["localhost".to_owned()];
         let local_domains = local_domains.unwrap_or(if accounts.is_empty() { &only_localhost } else { &[] });
@@ -176,7 +176,7 @@ impl Routing {
         Ok(())
     }
 
-    fn add_route(&mut self, entry: Entry, route: &RouteConfig, secrets: &AddressSecrets) -> Result<(), RoutingError> {
+    fn add_route(&mut self, entry: &Entry, route: &RouteConfig, secrets: &AddressSecrets) -> Result<(), RoutingError> {
         let wrong = |why: String| RoutingError::Route { entry: entry.clone(), why };
         let of_account = self.account(&route.account).cloned();
         let of_account =
@@ -187,7 +187,7 @@ impl Routing {
         };
         let forward = match &route.forward {
             None => of_account.forward.clone(),
-            some => forward(&entry, some.as_ref())?,
+            some => forward(entry, some.as_ref())?,
         };
         let target = |names: &CaptureNames| {
             let template = |text: &String| {

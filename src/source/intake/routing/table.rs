@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::template::Template;
 use super::wildcards::Wildcards;
-use super::{AddressSecret, Destination};
+use super::{AddressSecret, Destination, NoRoute};
 use crate::event::{AccountName, Content};
 use crate::registry::ForwardTo;
 
@@ -24,15 +24,16 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Where one recipient's mail goes: `detail` is what followed the `+` of its address. None where its captures make
-    /// no topic, as an absurdly long one.
-    pub(super) fn destination(&self, detail: &str, captures: &[&str]) -> Option<Destination> {
+    /// Where one recipient's mail goes: `detail` is what followed the `+` of its address. Nowhere if its captures make
+    /// no topic, as absurdly long ones.
+    pub(super) fn destination(&self, detail: &str, captures: &[&str]) -> Result<Destination, NoRoute> {
         let captures = [captures, &[detail]].concat();
         let mailbox = self.mailbox.as_ref().map(|mailbox| mailbox.expand(&captures));
-        let topics = self.topics.iter().map(|topic| topic.topic(&captures)).collect::<Option<_>>()?;
+        let topics = self.topics.iter().map(|topic| topic.topic(&captures)).collect::<Option<_>>();
+        let topics = topics.ok_or(NoRoute::UnknownRecipient)?;
         let (forward, secret) = (self.forward.clone(), self.secret.clone());
         let to = Destination::new(self.account.clone(), mailbox.as_deref().unwrap_or(detail), self.content);
-        Some(Destination { topics, forward, secret, ..to })
+        Ok(Destination { topics, forward, secret, ..to })
     }
 }
 

@@ -69,7 +69,7 @@ impl Template {
 
     /// The text with `captures`, the first of which is number 1, as they are.
     pub(super) fn expand(&self, captures: &[&str]) -> String {
-        self.expand_with(captures, |text, capture| text.push_str(capture))
+        self.expand_with(captures, String::push_str)
     }
 
     /// The topic with each capture as one segment of it; none where that makes none, or one that belongs to accounts.

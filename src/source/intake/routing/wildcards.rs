@@ -82,14 +82,12 @@ impl<T> Wildcards<T> {
     pub(super) fn insert(&mut self, wildcard: Wildcard, to: T) -> Option<&T> {
         self.prefix_lens.insert(wildcard.prefix().len());
         let same = self.by_prefix.entry(wildcard.prefix().to_owned()).or_default();
-        match same.iter().position(|known| known.wildcard == wildcard) {
-            Some(at) => same.get(at).map(|known| &known.to),
-            None => {
-                same.push(Entry { wildcard, to, number: self.len });
-                self.len += 1;
-                None
-            }
+        if let Some(at) = same.iter().position(|known| known.wildcard == wildcard) {
+            return same.get(at).map(|known| &known.to);
         }
+        same.push(Entry { wildcard, to, number: self.len });
+        self.len += 1;
+        None
     }
 
     /// The pattern of `local`, in lower case, that says most, of those that `admits` takes; of several that say as
