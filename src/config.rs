@@ -25,6 +25,7 @@ use crate::http::HttpConfig;
 use crate::hub::HubConfig;
 use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, OauthConfig};
 use crate::source::dovecot_push::DovecotConfig;
+use crate::source::forward::ForwardConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::intake::RouteConfig;
 use crate::source::jmap::JmapConfig;
@@ -166,9 +167,10 @@ impl Config {
         let imap = ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") };
         let jmap = JmapEndpoint::new("jmap.example.org");
         let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name.clone()) };
+        let forward = Some(ForwardConfig::new("smtp.example.org"));
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
-        let smtp = SmtpConfig { route, listener, ..SmtpConfig::default() };
+        let smtp = SmtpConfig { route, listener, forward, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

@@ -26,6 +26,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
+use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
 use crate::source::intake::{AddressSecrets, Intake, Routing, RoutingError};
 use crate::source::smtp::{self, ListenerConfig, SocketAddress};
@@ -107,8 +108,11 @@ impl Server {
             listeners.push(receive_on(&listener).await?);
         }
         let smtp = Some(listeners);
-        let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
+        let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get());
+        if let Some(forward) = &config.smtp.forward {
+            intake = intake.with_forwarding(forward, &config.smtp.announced_name());
+        }
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
@@ -182,6 +186,9 @@ impl Server {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), self.intake.clone(), &self.metrics);
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
+        if let Some(forwarder) = self.forwarder() {
+            sources.spawn(forwarder.run(grace, stop.clone()));
+        }
         sources.watch(None, &self.config).await;
         let router = self.router(&streams, &upgraded);
         let (http, http_config) = (self.http.take(), self.config.http.clone());
@@ -214,6 +221,22 @@ impl Server {
         self.event_log.close().await;
         hub_stop.cancel();
         while hub.join_next().await.is_some() {}
+    }
+
+    /// What sends mail on, if anything does.
+    fn forwarder(&self) -> Option<Forwarder> {
+        let smtp = &self.config.smtp;
+        let Some(config) = smtp.forward.clone() else {
+            let waiting = self.event_log.outbox_totals().recipients;
+            if waiting > 0 {
+                tracing::warn!(
+                    waiting,
+                    "mail waits to be forwarded and [smtp.forward] is gone; it goes on when it is back"
+                );
+            }
+            return None;
+        };
+        Some(Forwarder::new(config, &smtp.announced_name(), self.event_log.clone(), &self.metrics))
     }
 
     /// Takes over what can be changed while the server runs: the accounts with their mailboxes and addresses, who else

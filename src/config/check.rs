@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{Config, Places, Problem};
-use crate::registry::{Account, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
+use crate::registry::{Account, ForwardTo, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
 use crate::source::imap::provider::Providers;
 use crate::source::intake::{AddressSecrets, Routing, RoutingError};
 
@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
 
     let providers = providers.unwrap_or_default();
     duplicate_names(config, places, &mut problems);
+    problems.extend(forwards(config, places));
     if !duplicate_addresses(config, places, &mut problems) {
         problems.extend(recipients(config, places));
     }
@@ -95,6 +96,21 @@ fn recipients(config: &Config, places: &Places) -> Option<Problem> {
         err => err.to_string(),
     };
     Some(Problem { place: places.of(&err.key()).cloned(), message })
+}
+
+/// Mail that is to go on, and no host to take it.
+fn forwards(config: &Config, places: &Places) -> Vec<Problem> {
+    if config.smtp.forward.is_some() {
+        return Vec::new();
+    }
+    let goes_on = |forward: &Option<ForwardTo>| forward.as_ref().is_some_and(|forward| !forward.to.is_empty());
+    let accounts = config.account.iter().map(|account| &account.forward).enumerate();
+    let accounts = accounts.map(|(index, forward)| (format!("account[{index}].forward"), forward));
+    let routes = config.smtp.route.iter().map(|route| &route.forward).enumerate();
+    let routes = routes.map(|(index, forward)| (format!("smtp.route[{index}].forward"), forward));
+    let keys = accounts.chain(routes).filter_map(|(key, forward)| goes_on(forward).then_some(key));
+    let message = "`forward` needs a smart host; name it in `[smtp.forward]`";
+    keys.map(|key| Problem { place: places.of(&key).cloned(), message: message.to_owned() }).collect()
 }
 
 /// One account's `[account.jmap]`.

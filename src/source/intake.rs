@@ -4,6 +4,7 @@
 //! every recipient, hands over a [`Mail`], and tells its client the [`Outcome`], which is a promise of the event log.
 
 mod delivery;
+mod forward;
 mod path;
 mod routing;
 
@@ -14,7 +15,9 @@ use tracing::debug;
 
 use crate::event_log::EventLog;
 use crate::message::trace;
+use crate::source::forward::{ForwardConfig, Forwarding};
 
+use self::forward::Forward;
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 pub(crate) use path::{Path, bracketed};
 pub use routing::{AddressSecrets, Entry, RouteConfig, Routing, RoutingError};
@@ -48,6 +51,7 @@ pub struct Intake {
     event_log: EventLog,
     append_timeout: Duration,
     received_max: usize,
+    forwarding: Option<Forwarding>,
 }
 
 impl Intake {
@@ -56,13 +60,19 @@ impl Intake {
 
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
-        Self { routes: routing.into(), event_log, append_timeout, received_max: Self::RECEIVED_MAX }
+        Self { routes: routing.into(), event_log, append_timeout, received_max: Self::RECEIVED_MAX, forwarding: None }
     }
 
     /// Refuses messages with more `Received` fields than this: they go round in circles (RFC 5321 §6.3).
     #[must_use]
     pub fn with_received_max(self, received_max: usize) -> Self {
         Self { received_max, ..self }
+    }
+
+    /// Sends mail on that is for those with a `forward`, as `config` says; `hostname` is what we call ourselves.
+    #[must_use]
+    pub fn with_forwarding(self, config: &ForwardConfig, hostname: &str) -> Self {
+        Self { forwarding: Some(Forwarding::new(config, hostname)), ..self }
     }
 
     /// Where recipients' mail goes.
@@ -80,12 +90,22 @@ impl Intake {
     /// # Cancel safety
     /// The message may be committed when the future is dropped; its sender does not hear of that and repeats it.
     pub(crate) async fn take(&self, mail: Mail) -> Outcome {
-        let received = trace(&mail.message).received;
+        let trace = trace(&mail.message);
+        let received = trace.received;
         if received > self.received_max {
             // Whoever sends it on gets the bounce; anybody can send one, so the log does not fill with them.
             debug!(queue_id = %mail.queue_id, received, max = self.received_max, "mail loop, message refused");
             return Outcome::Loop;
         }
-        delivery::commit(&self.event_log, mail, self.append_timeout).await
+        let forwards: Result<Vec<Forward>, Outcome> =
+            mail.recipients.iter().map(|to| Forward::of(to, self.forwarding.as_ref(), &trace)).collect();
+        match forwards {
+            Ok(forwards) if forwards.iter().all(|forward| matches!(forward, Forward::Loop)) => {
+                debug!(queue_id = %mail.queue_id, "mail loop, the message was forwarded from here before");
+                Outcome::Loop
+            }
+            Ok(forwards) => delivery::commit(&self.event_log, mail, forwards, self.append_timeout).await,
+            Err(outcome) => outcome,
+        }
     }
 }

@@ -29,6 +29,7 @@ pub mod proxy;
 pub mod raw_imap;
 pub mod scripted_imap;
 pub mod server;
+pub mod smart_host;
 pub mod stream;
 pub mod unpacked;
 pub mod watching;

@@ -8,11 +8,13 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 use jiff::{Timestamp, Unit};
 use tracing::{debug, warn};
 use uuid::Uuid;
 use uuid::fmt::Simple;
 
+use super::forward::{self, Forward};
 use super::path::Path;
 use super::routing::Destination;
 use crate::event::{Content, Draft, Envelope, EventKind, Origin};
@@ -35,6 +37,18 @@ pub(crate) struct Mail {
     pub recipients: Vec<Recipient>,
     /// The message.
     pub message: Vec<u8>,
+}
+
+impl Mail {
+    /// What an event of a recipient says of the envelope. Who wrote is content too, whether the message says so or the
+    /// envelope.
+    pub(super) fn envelope_for(&self, recipient: &Recipient) -> Option<Envelope> {
+        (recipient.destination.content > Content::None).then(|| Envelope {
+            mail_from: self.from.as_ref().map(Path::as_str).unwrap_or_default().to_owned(),
+            rcpt_to: recipient.path.as_str().to_owned(),
+            queue_id: self.queue_id.to_string(),
+        })
+    }
 }
 
 /// A recipient whose mail is taken.
@@ -96,15 +110,20 @@ pub(crate) enum Outcome {
 }
 
 /// Commits one message; see [`super::Intake::take`].
-pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Duration) -> Outcome {
+pub(super) async fn commit(
+    event_log: &EventLog,
+    mail: Mail,
+    forwards: Vec<Forward>,
+    append_timeout: Duration,
+) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
     let append = if size <= INLINE_BYTES_MAX {
-        append_of(&mail, received)
+        append_of(mail, &forwards, received)
     } else {
-        match tokio::task::spawn_blocking(move || append_of(&mail, received)).await {
+        match tokio::task::spawn_blocking(move || append_of(mail, &forwards, received)).await {
             Ok(append) => append,
             Err(err) => {
                 warn!(%queue_id, size, error = %err, "message not parsed");
@@ -134,37 +153,34 @@ pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Dur
 }
 
 /// One event for each mailbox that the message is for.
-fn append_of(mail: &Mail, received: Timestamp) -> Append {
-    let Mail { origin, queue_id, from, recipients, message } = mail;
+fn append_of(mut mail: Mail, forwards: &[Forward], received: Timestamp) -> Append {
+    // What goes on is not copied for that.
+    let message = Bytes::from(std::mem::take(&mut mail.message));
+    let Mail { origin, recipients, .. } = &mail;
     let mailboxes = mailboxes(recipients);
     // The Message-ID is needed even where no account wants anything of the message in its events.
     let contents = mailboxes.iter().map(|(_, to)| to.content);
-    let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
+    let mut summary = summarise(&message, contents.fold(Content::Envelope, Content::max));
     summary.received = Some(received);
     summary.size = Some(message.len() as u64);
     for secret in recipients.iter().filter_map(|recipient| recipient.destination.secret.as_ref()) {
         let shown = [&mut summary.to, &mut summary.cc].into_iter().flatten();
         shown.for_each(|shown| secret.redact(&mut shown.address));
     }
-    let digest = summary.message_id.is_some().then(|| digest(&SHA256, message));
-    let mail_from = from.as_ref().map(Path::as_str).unwrap_or_default();
+    let digest = summary.message_id.is_some().then(|| digest(&SHA256, &message));
 
     let mut append = Append::new();
     for (recipient, to) in mailboxes {
         let mut draft = Draft::in_mailbox(EventKind::MessageNew, *origin, &to.account, &to.mailbox);
         draft.topics.extend(to.topics);
         draft.message = summary.clone().trimmed_to(to.content);
-        // Who wrote is content too, whether the message says so or the envelope.
-        draft.envelope = (to.content > Content::None).then(|| Envelope {
-            mail_from: mail_from.to_owned(),
-            rcpt_to: recipient.path.as_str().to_owned(),
-            queue_id: queue_id.to_string(),
-        });
+        draft.envelope = mail.envelope_for(recipient);
         let key = digest.as_ref().map(|digest| {
             DedupKey::of(&[b"smtp", to.account.as_str().as_bytes(), to.mailbox.as_bytes(), digest.as_ref()])
         });
         append.push(draft, key);
     }
+    forward::send_on(&mut append, &mail, &message, forwards, digest.as_ref().map(AsRef::as_ref), received);
     append
 }
 
@@ -212,7 +228,7 @@ mod tests {
             recipients: vec![recipient("none", Content::None), recipient("some", Content::Envelope)],
             message: b"Subject: s\r\n\r\nbody\r\n".to_vec(),
         };
-        let append = append_of(&mail, Timestamp::UNIX_EPOCH);
+        let append = append_of(mail, &[], Timestamp::UNIX_EPOCH);
         let folder = tempfile::tempdir().unwrap();
         let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         log.append(append).await.unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::session::Role;
+use crate::source::forward::{ForwardConfig, ForwardConfigError};
 use crate::source::intake::{Intake, Path, RouteConfig};
 
 /// `[smtp]`: the SMTP receiver.
@@ -54,6 +55,8 @@ pub struct SmtpConfig {
     pub route: Vec<RouteConfig>,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
+    /// The smart host that mail goes on through, for accounts and routes with a `forward`. Default: none.
+    pub forward: Option<ForwardConfig>,
 }
 
 /// `[[smtp.listener]]`: one more socket.
@@ -168,6 +171,7 @@ impl Default for SmtpConfig {
             local_domains: None,
             route: Vec::new(),
             listener: Vec::new(),
+            forward: None,
         }
     }
 }
@@ -201,6 +205,9 @@ pub enum SmtpConfigError {
     /// LMTP where only SMTP may be spoken.
     #[error("a `smtp.listener` speaks LMTP on port 25, which is SMTP's (RFC 2033 §5); 24 is usual for LMTP")]
     LmtpPort,
+    /// `[smtp.forward]`.
+    #[error(transparent)]
+    Forward(#[from] ForwardConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -223,6 +230,7 @@ impl SmtpConfig {
         if self.listener.iter().any(|listener| listener.role == Role::Lmtp && is_25(&listener.listen)) {
             return Err(SmtpConfigError::LmtpPort);
         }
+        self.forward.as_ref().map_or(Ok(()), ForwardConfig::check)?;
         let timeouts = [
             ("command_timeout", self.command_timeout),
             ("reply_timeout", self.reply_timeout),
@@ -247,7 +255,7 @@ impl SmtpConfig {
     }
 
     /// The name in the greeting.
-    pub(super) fn announced_name(&self) -> String {
+    pub fn announced_name(&self) -> String {
         let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
         let name = self.hostname.clone().or_else(|| machine().map(|name| name.trim().to_owned()));
         name.filter(|name| is_hostname(name)).unwrap_or_else(|| "localhost".to_owned())
