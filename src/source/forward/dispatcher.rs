@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -29,11 +29,22 @@ const RECORD_AGAIN: Duration = Duration::from_secs(5);
 pub struct Forwarder {
     shared: Arc<Shared>,
     in_flight: HashMap<Id, OutboxId>,
-    attempts: JoinSet<Result<(), HostError>>,
+    attempts: JoinSet<Ended>,
     /// The host's own failures.
     backoff: Backoff,
     /// Nothing is sent until then: the host takes nothing.
     paused: Option<Instant>,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+enum Ended {
+    /// The host has said something to the message.
+    Reached,
+    /// It was not asked.
+    Untried,
+    /// It takes nothing from us.
+    Refused(HostError),
 }
 
 /// What all attempts share.
@@ -76,53 +87,60 @@ impl Forwarder {
             warn!(open = self.attempts.len(), "grace period over, mail that was being forwarded is sent again later");
             self.attempts.shutdown().await;
         }
+        self.shared.host.close().await;
     }
 
     /// Begins what is due, as far as there is room; when to look again.
     async fn start_due(&mut self) -> Instant {
+        self.shared.host.close_idle().await;
         let now = Instant::now();
         self.paused = self.paused.filter(|&until| until > now);
-        let room = self.shared.config.in_flight_max.get().saturating_sub(self.attempts.len());
         let Some(OutboxDue { due, expired, next, oldest }) = self.look().await else { return now + LOOK_AGAIN };
         self.shared.metrics.oldest(oldest);
-        // Together with what is under way that is at most as much as was asked for.
-        let is_idle = |waiting: &Waiting, busy: &HashMap<Id, OutboxId>| !busy.values().any(|id| *id == waiting.id);
         for waiting in expired {
-            if is_idle(&waiting, &self.in_flight) {
-                let reason = format!("not taken within {:?}", self.shared.config.give_up_after);
-                self.shared.give_up(&waiting, &reason).await;
-            }
+            self.start(waiting.id, |shared| async move {
+                let reason = format!("not taken within {:?}", shared.config.give_up_after);
+                shared.give_up(&waiting, &reason).await;
+                Ended::Untried
+            });
         }
         if let Some(until) = self.paused {
             return until;
         }
-        for waiting in due.into_iter().take(room + self.in_flight.len()) {
-            if self.attempts.len() < self.shared.config.in_flight_max.get() && is_idle(&waiting, &self.in_flight) {
-                let (shared, id) = (Arc::clone(&self.shared), waiting.id);
-                let task = self.attempts.spawn(async move { shared.attempt(waiting).await });
-                self.in_flight.insert(task.id(), id);
-            }
+        for waiting in due {
+            self.start(waiting.id, |shared| async move { shared.attempt(waiting).await });
         }
-        let wait = next.and_then(|next| Duration::try_from(next.duration_since(Timestamp::now())).ok());
+        let wait = next.map(|next| Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default());
         now + wait.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)
+    }
+
+    /// Begins something about a message, unless something is under way about it or there is no room.
+    fn start<F: Future<Output = Ended> + Send + 'static>(&mut self, id: OutboxId, work: impl FnOnce(Arc<Shared>) -> F) {
+        let is_full = self.attempts.len() >= self.shared.config.in_flight_max.get();
+        if !is_full && !self.in_flight.values().any(|busy| *busy == id) {
+            let task = self.attempts.spawn(work(Arc::clone(&self.shared)));
+            self.in_flight.insert(task.id(), id);
+        }
     }
 
     async fn look(&self) -> Option<OutboxDue> {
         let Shared { config, event_log, .. } = &*self.shared;
         let now = Timestamp::now();
         let expired_before = now.checked_sub(config.give_up_after).unwrap_or(Timestamp::MIN);
-        let max = config.in_flight_max.get() * 2;
+        // What is under way is among it.
+        let max = config.in_flight_max.get().saturating_mul(2);
         let found = event_log.outbox_due(now, expired_before, max).await;
         found.inspect_err(|err| error!(error = %err, "cannot see what is to be forwarded, will look again")).ok()
     }
 
-    fn ended(&mut self, ended: Result<(Id, Result<(), HostError>), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
         let (id, trouble) = match ended {
-            Ok((id, Ok(()))) => {
+            Ok((id, Ended::Reached)) => {
                 self.backoff = Backoff::new(self.shared.config.retry_first, self.shared.config.retry_max);
                 (id, None)
             }
-            Ok((id, Err(err))) => (id, Some(err.to_string())),
+            Ok((id, Ended::Untried)) => (id, None),
+            Ok((id, Ended::Refused(err))) => (id, Some(err.to_string())),
             Err(err) => {
                 error!(error = %err, "an attempt to forward a message failed; please report this as a bug");
                 (err.id(), Some("it failed".to_owned()))
@@ -139,18 +157,15 @@ impl Forwarder {
 }
 
 impl Shared {
-    /// Sends one message, and records what became of it.
-    ///
-    /// # Errors
-    /// When the host takes nothing: the message waits as it did.
-    async fn attempt(&self, waiting: Waiting) -> Result<(), HostError> {
+    /// Sends one message, and records what became of it. When the host takes nothing the message waits as it did.
+    async fn attempt(&self, waiting: Waiting) -> Ended {
         let message = match self.event_log.outbox_message(waiting.id).await {
             Ok(Some(message)) => message,
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ended::Untried,
             Err(err) => {
                 warn!(error = %err, "a message that is to be forwarded cannot be read, will try again");
                 self.record(&waiting, self.later(&waiting), None).await;
-                return Ok(());
+                return Ended::Untried;
             }
         };
         match self.host.send(&waiting, &message).await {
@@ -161,7 +176,7 @@ impl Shared {
             }
             Err(SendError::Host(err)) => {
                 self.metrics.count("host_failed");
-                return Err(err);
+                return Ended::Refused(err);
             }
             Err(SendError::Later(reason)) => {
                 self.metrics.count("deferred");
@@ -171,7 +186,7 @@ impl Shared {
             }
             Err(SendError::Never(reason)) => self.give_up(&waiting, &reason).await,
         }
-        Ok(())
+        Ended::Reached
     }
 
     fn later(&self, waiting: &Waiting) -> Settlement {

@@ -23,6 +23,8 @@ use crate::registry::{ImapSecurity, PasswordError};
 
 /// A connection that was idle for longer is not used again: servers close them after a minute or more.
 const IDLE_MAX: Duration = Duration::from_secs(20);
+/// For the answer to QUIT.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Octets that are handed over at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The rate below which a message counts as stuck, in octets a second.
@@ -220,10 +222,22 @@ impl SmartHost {
         builder.build_rustls().map_err(failed)
     }
 
+    /// The connection that was used last, if it is still good.
     fn take_idle(&self) -> Option<Idle> {
         let mut idle = self.lock();
-        idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
-        idle.pop()
+        idle.pop_if(|newest| newest.since.elapsed() < IDLE_MAX)
+    }
+
+    /// Says goodbye on connections that were idle for too long.
+    pub(super) async fn close_idle(&self) {
+        let old: Vec<Idle> = self.lock().extract_if(.., |idle| idle.since.elapsed() >= IDLE_MAX).collect();
+        goodbye(old).await;
+    }
+
+    /// Says goodbye on all connections that are not in use.
+    pub(super) async fn close(&self) {
+        let all = std::mem::take(&mut *self.lock());
+        goodbye(all).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -259,6 +273,14 @@ impl Failure {
         };
         Self { severity, why: told(err) }
     }
+}
+
+/// Nobody waits long for the answer: the connection is over either way.
+async fn goodbye(connections: Vec<Idle>) {
+    let quits = connections.into_iter().map(|Idle { mut connection, .. }| async move {
+        drop(timeout(GOODBYE, connection.quit()).await);
+    });
+    futures::future::join_all(quits).await;
 }
 
 /// The host's answer to a step, as its text.
