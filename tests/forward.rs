@@ -97,7 +97,7 @@ async fn what_goes_on_says_where_it_was_and_ends_its_lines_with_crlf() {
     let sent = "Subject: s\r\n\r\na\nb\n.\nMAIL FROM:<x@y>\n\rend";
     assert_eq!(send(&server, Some("ada@x.example"), &["alice+Lists@example.org"], sent).await, 250);
     let taken = host.takes(1).await.remove(0);
-    assert!(taken.text.starts_with("Delivered-To: alice+Lists@example.org\r\nReceived: by "), "{}", taken.text);
+    assert!(taken.text.starts_with("Delivered-To: alice+Lists@example.org\r\nReceived: from "), "{}", taken.text);
     assert_eq!(taken.original(), "Subject: s\r\n\r\na\r\nb\r\n.\r\nMAIL FROM:<x@y>\r\n\r\nend\r\n");
     assert_eq!((taken.mail.as_str(), taken.rcpt.as_str()), ("FROM:<bounces@example.org>", "TO:<bob@b.example>"));
     let message = message("utf8");

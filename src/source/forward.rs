@@ -14,7 +14,7 @@ mod trace;
 pub use config::{ForwardConfig, ForwardConfigError};
 pub use dispatcher::Forwarder;
 pub use smart_host::HostError;
-pub(crate) use trace::Forwarding;
+pub(crate) use trace::{Came, Forwarding};
 
 /// Whether the smart host takes mail from us at the moment; what there is to say of it.
 ///

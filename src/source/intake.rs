@@ -3,25 +3,31 @@
 //! SMTP, LMTP and mail over HTTP end here. Each takes a message in as its protocol has it, asks the [`Routing`] about
 //! every recipient, hands over a [`Mail`], and tells its client the [`Outcome`], which is a promise of the event log.
 
+mod client;
 mod delivery;
 mod forward;
+mod parsing;
 mod path;
 mod routing;
+mod spool;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::event_log::EventLog;
 use crate::message::trace;
 use crate::source::forward::{ForwardConfig, Forwarding};
 
 use self::forward::Forward;
+pub(crate) use client::Client;
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
+use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
 pub use routing::{AddressSecrets, Entry, RouteConfig, Routing, RoutingError};
 pub(crate) use routing::{NoRoute, Peer};
+pub(crate) use spool::{Message, Spool, SpoolFile, WHOLE_MAX};
 
 /// The routing of the moment: a reload of the configuration replaces it. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +55,8 @@ impl From<Routing> for Routes {
 pub struct Intake {
     routes: Routes,
     event_log: EventLog,
+    spool: Spool,
+    parsing: Parsing,
     append_timeout: Duration,
     received_max: usize,
     forwarding: Option<Forwarding>,
@@ -60,7 +68,16 @@ impl Intake {
 
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
-        Self { routes: routing.into(), event_log, append_timeout, received_max: Self::RECEIVED_MAX, forwarding: None }
+        let spool = Spool::new(event_log.folder().join("spool"));
+        Self {
+            routes: routing.into(),
+            event_log,
+            spool,
+            parsing: Parsing::default(),
+            append_timeout,
+            received_max: Self::RECEIVED_MAX,
+            forwarding: None,
+        }
     }
 
     /// Refuses messages with more `Received` fields than this: they go round in circles (RFC 5321 §6.3).
@@ -75,7 +92,12 @@ impl Intake {
         Self { forwarding: Some(Forwarding::new(config, hostname)), ..self }
     }
 
-    /// Where recipients' mail goes.
+    /// Where recipients' mail goes at the moment.
+    pub(crate) fn routing(&self) -> Arc<Routing> {
+        self.routes.current()
+    }
+
+    /// Where recipients' mail goes, now and later.
     pub(crate) fn routes(&self) -> Routes {
         self.routes.clone()
     }
@@ -85,26 +107,43 @@ impl Intake {
         self.routes.replace(routing);
     }
 
+    /// Where messages wait that are too large for memory.
+    pub(crate) fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
     /// Commits one message.
     ///
     /// # Cancel safety
     /// The message may be committed when the future is dropped; its sender does not hear of that and repeats it.
     pub(crate) async fn take(&self, mail: Mail) -> Outcome {
-        let trace = trace(&mail.message);
+        let queue_id = mail.queue_id;
+        debug!(%queue_id, size = mail.message.len(), client = ?mail.client, "message handed over");
+        let octets = match mail.message.whole().await {
+            Ok(octets) => octets,
+            Err(err) => {
+                warn!(%queue_id, error = %err, "message not read back from the spool, its sender tries again later");
+                return Outcome::Failed;
+            }
+        };
+        let trace = trace(&octets);
         let received = trace.received;
         if received > self.received_max {
             // Whoever sends it on gets the bounce; anybody can send one, so the log does not fill with them.
-            debug!(queue_id = %mail.queue_id, received, max = self.received_max, "mail loop, message refused");
+            debug!(%queue_id, received, max = self.received_max, "mail loop, message refused");
             return Outcome::Loop;
         }
         let forwards: Result<Vec<Forward>, Outcome> =
             mail.recipients.iter().map(|to| Forward::of(to, self.forwarding.as_ref(), &trace)).collect();
         match forwards {
             Ok(forwards) if forwards.iter().all(|forward| matches!(forward, Forward::Loop)) => {
-                debug!(queue_id = %mail.queue_id, "mail loop, the message was forwarded from here before");
+                debug!(%queue_id, "mail loop, the message was forwarded from here before");
                 Outcome::Loop
             }
-            Ok(forwards) => delivery::commit(&self.event_log, mail, forwards, self.append_timeout).await,
+            Ok(forwards) => {
+                let message = octets.into_bytes();
+                delivery::commit(&self.event_log, &self.parsing, mail, message, forwards, self.append_timeout).await
+            }
             Err(outcome) => outcome,
         }
     }

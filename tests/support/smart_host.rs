@@ -38,9 +38,13 @@ pub struct Taken {
 impl Taken {
     /// The message without what the forwarder put before it.
     pub fn original(&self) -> &str {
-        let (_, rest) = self.text.split_once("Received: by").expect("a trace field");
-        let (_, rest) = rest.split_once("\r\n\t").expect("its second line");
-        rest.split_once("\r\n").expect("its end").1
+        let (_, mut rest) = self.text.split_once("Received: ").expect("a trace field");
+        loop {
+            rest = rest.split_once("\r\n").expect("its end").1;
+            if !rest.starts_with('\t') {
+                return rest;
+            }
+        }
     }
 }
 

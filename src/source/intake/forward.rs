@@ -17,7 +17,7 @@ use crate::event::{Draft, EventKind};
 use crate::event_log::{Append, DedupKey, Outgoing, OutgoingTo};
 use crate::message::Trace;
 use crate::registry::ForwardTo;
-use crate::source::forward::Forwarding;
+use crate::source::forward::{Came, Forwarding};
 
 /// What becomes of the message for one recipient, beside its event.
 #[derive(Debug)]
@@ -76,7 +76,8 @@ pub(super) fn send_on(
             to: Vec::new(),
             limits: forwarding.limits,
         });
-        let head = forwarding.head(recipient.path.as_str(), mail.origin, &mail.queue_id.to_string(), received);
+        let came = Came { origin: mail.origin, client: &mail.client, queue_id: mail.queue_id };
+        let head = forwarding.head(recipient.path.as_str(), &came, received);
         for address in &forward.to {
             // Two recipients that lead to one: it is still one message there.
             if outgoing.to.iter().all(|earlier| earlier.address != *address) {
