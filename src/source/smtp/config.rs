@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::limits::ListenerSettings;
 use super::session::Role;
 use super::tls::TlsFiles;
-use crate::source::intake::{Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, WHOLE_MAX};
+use crate::source::forward::{ForwardConfig, ForwardConfigError};
+use crate::source::intake::{
+    Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, RouteConfig, WHOLE_MAX,
+};
 use crate::source::networks::Networks;
 
 /// `[smtp]`: the SMTP receiver.
@@ -75,8 +78,12 @@ pub struct SmtpConfig {
     pub local_domains: Option<Vec<String>>,
     /// How it is found out who really sent a message.
     pub message_authentication: MessageAuthenticationConfig,
+    /// Where mail goes beyond what accounts' `addresses` say, each an account's. Default: none.
+    pub route: Vec<RouteConfig>,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
+    /// The smart host that mail goes on through, for accounts and routes with a `forward`. Default: none.
+    pub forward: Option<ForwardConfig>,
 }
 
 /// `[[smtp.listener]]`: one more socket.
@@ -274,7 +281,9 @@ impl Default for SmtpConfig {
             received_max: NonZeroUsize::MIN.saturating_add(Intake::RECEIVED_MAX - 1),
             local_domains: None,
             message_authentication: MessageAuthenticationConfig::default(),
+            route: Vec::new(),
             listener: Vec::new(),
+            forward: None,
         }
     }
 }
@@ -315,6 +324,9 @@ pub enum SmtpConfigError {
     /// How senders are verified.
     #[error(transparent)]
     MessageAuthentication(#[from] MessageAuthenticationConfigError),
+    /// `[smtp.forward]`.
+    #[error(transparent)]
+    Forward(#[from] ForwardConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -343,6 +355,7 @@ impl SmtpConfig {
             return Err(SmtpConfigError::LmtpPort);
         }
         self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
+        self.forward.as_ref().map_or(Ok(()), ForwardConfig::check)?;
         if self.append_timeout.is_zero() {
             return Err(SmtpConfigError::Timeout("append_timeout"));
         }
@@ -371,6 +384,11 @@ impl SmtpConfig {
             Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
             None => Ok(()),
         }
+    }
+
+    /// What is read at the start only: the section without what says where mail goes.
+    pub(crate) fn at_start(&self) -> Self {
+        Self { route: Vec::new(), local_domains: None, ..self.clone() }
     }
 
     /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.
@@ -403,7 +421,7 @@ impl SmtpConfig {
     }
 
     /// The name in the greeting.
-    pub(super) fn announced_name(&self) -> String {
+    pub fn announced_name(&self) -> String {
         let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
         let name = self.hostname.clone().or_else(|| machine().map(|name| name.trim().to_owned()));
         name.filter(|name| is_hostname(name)).unwrap_or_else(|| "localhost".to_owned())
