@@ -7,6 +7,7 @@
 
 mod address;
 mod attachment_bodies;
+pub mod authentication;
 mod charset;
 mod date;
 mod encoded_word;
@@ -28,7 +29,7 @@ use crate::event::{Address, Attachment, Content, MessageSummary, Priority};
 pub(crate) use attachment_bodies::attachment_bodies;
 pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
-pub(crate) use trace::trace;
+pub(crate) use trace::{Trace, trace};
 
 use header::Fields;
 use mime_tree::{Part, Tree};

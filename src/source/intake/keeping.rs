@@ -1,8 +1,8 @@
 //! The attachments of a message, kept before its events are committed.
 
+use bytes::Bytes;
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::spool::Whole;
 use crate::attachments::{Attachments, Pending};
 use crate::event::Content;
 use crate::event_log::Append;
@@ -15,7 +15,7 @@ use crate::event_log::Append;
 pub(super) async fn keep(
     attachments: Option<&Attachments>,
     mut append: Append,
-    message: Whole,
+    message: Bytes,
     content: Content,
 ) -> Result<(Append, Option<Pending>), JoinError> {
     let is_wanted = |kept: &&Attachments| append.drafts_mut().any(|draft| kept.are_kept_for(draft));
