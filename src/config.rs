@@ -27,7 +27,7 @@ use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, Oa
 use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::jmap::JmapConfig;
-use crate::source::smtp::{ListenerConfig, SmtpConfig};
+use crate::source::smtp::{ListenerConfig, SmtpConfig, UserConfig};
 use crate::transport::StreamConfig;
 
 pub(crate) use check::is_loopback;
@@ -166,7 +166,8 @@ impl Config {
         let jmap = JmapEndpoint::new("jmap.example.org");
         let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name) };
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
-        let smtp = SmtpConfig { listener, ..SmtpConfig::default() };
+        let user = vec![UserConfig { name: "printer".to_owned(), ..UserConfig::default() }];
+        let smtp = SmtpConfig { listener, user, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

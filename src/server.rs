@@ -28,7 +28,9 @@ use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
 use crate::source::intake::{Intake, Routing, RoutingError};
-use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
+use crate::source::smtp::{
+    self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
+};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -48,6 +50,9 @@ pub enum StartError {
     /// The mail receiver's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The password of somebody who may submit mail.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -85,7 +90,9 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
-    /// Of its listeners.
+    /// Who may submit mail; until it runs.
+    users: Option<(Users, Arc<SigningKey>)>,
+    /// Of the mail receiver's listeners.
     certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
@@ -113,6 +120,10 @@ impl Server {
         }
         let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
+        let users = match config.smtp.listener.iter().any(|listener| listener.role == Role::Submission) {
+            true => Some((Users::load(&config.smtp.user, true).await?, Arc::clone(&key))),
+            false => None,
+        };
         let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get());
         let credentials = Credentials::new(data_dir, &config.credentials);
@@ -135,6 +146,7 @@ impl Server {
             http,
             http_address,
             smtp,
+            users,
             certificates,
             intake,
             event_log,
@@ -193,6 +205,10 @@ impl Server {
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
         if let Some(listeners) = self.smtp.take() {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), self.intake.clone(), &self.metrics);
+            let receiver = match self.users.take() {
+                Some((users, key)) => receiver.with_users(users, Some(key)),
+                None => receiver,
+            };
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;

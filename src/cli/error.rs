@@ -156,6 +156,7 @@ impl CliError {
                 StartError::Key(_)
                 | StartError::Routing(_)
                 | StartError::Tls(_)
+                | StartError::User(_)
                 | StartError::DovecotSecret(_)
                 | StartError::EventLog(OpenError::Folder(..)),
             ) => EX_CONFIG,

@@ -17,7 +17,7 @@ use crate::message::trace;
 
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 pub(crate) use path::{Path, bracketed};
-pub(crate) use routing::{NoRoute, Peer};
+pub(crate) use routing::{Destination, NoRoute, Peer};
 pub use routing::{Routing, RoutingError};
 
 /// Takes mail for the configured accounts. Clones share everything.

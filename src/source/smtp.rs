@@ -5,6 +5,7 @@
 //! [`serve`] accepts connections and ends them. The receiver keeps no mail and relays none: what it answers with 250
 //! is committed to the event log, in one append for all recipients.
 
+mod authenticator;
 mod budget;
 mod channel;
 mod collector;
@@ -16,12 +17,15 @@ mod deadline;
 mod limits;
 mod line;
 mod listener;
+mod lockout;
 mod metrics;
 mod parameter;
 mod places;
 mod receiver;
+mod sasl;
 mod session;
 mod tls;
+mod users;
 
 pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress, TlsMode};
 pub use limits::{Limits, ListenerSettings};
@@ -29,3 +33,4 @@ pub use listener::{BindError, Listener};
 pub use receiver::{Receiver, serve};
 pub use session::Role;
 pub use tls::{ServerTls, TlsError, TlsFiles};
+pub use users::{UserConfig, UserError, Users};

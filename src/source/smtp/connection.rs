@@ -21,9 +21,11 @@ use super::budget::Share;
 use super::channel::Channel;
 use super::config::TlsMode;
 use super::deadline::Deadline;
+use super::listener::Client;
 use super::receiver::Receiver;
+use super::sasl::{Attempt, Verdict};
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Mail, Outcome, Peer, QueueId};
+use crate::source::intake::{Mail, Outcome, QueueId};
 
 /// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
 const READ_BYTES: usize = 64 * 1024;
@@ -56,6 +58,7 @@ pub(super) struct Connection<'a, S> {
     policy: &'a Policy,
     shutdown: &'a Shutdown,
     stream: Channel<S>,
+    client: Client,
     session: Session<'a>,
     deadline: Deadline,
     share: Share,
@@ -68,7 +71,7 @@ pub(super) struct Connection<'a, S> {
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     pub(super) fn new(
         stream: S,
-        peer: Peer,
+        client: Client,
         receiver: &'a Receiver,
         policy: &'a Policy,
         shutdown: &'a Shutdown,
@@ -79,7 +82,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             policy,
             shutdown,
             stream: Channel::Plain(stream),
-            session: Session::new(policy, peer),
+            session: Session::new(policy, client.peer),
+            client,
             deadline: Deadline::new(limits.command_timeout, limits.data_bytes_per_second_min, Instant::now()),
             share: receiver.budget.share(),
             out: Vec::new(),
@@ -115,9 +119,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             };
             if let Next::Deliver(transaction) = next {
                 next = self.deliver(transaction).await;
+            } else if let Next::Verify(attempt) = next {
+                next = self.verify(*attempt).await;
             }
             match next {
-                Next::Read | Next::Deliver(_) => {}
+                Next::Read | Next::Deliver(_) | Next::Verify(_) => {}
                 Next::StartTls => {
                     self.flush().await?;
                     self.start_tls().await?;
@@ -152,6 +158,29 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         self.session.tls_started();
         self.deadline.restart(Instant::now());
         Ok(())
+    }
+
+    /// Finds out whether the client is who it says, which may take its time.
+    async fn verify(&mut self, attempt: Attempt) -> Next {
+        let Receiver { authenticator, metrics, .. } = self.receiver;
+        let judging = async {
+            match authenticator {
+                Some(authenticator) => {
+                    authenticator.judge(attempt, self.client.address.map(|address| address.ip()), metrics).await
+                }
+                None => Verdict::Unavailable,
+            }
+        };
+        let verdict = tokio::select! {
+            () = self.shutdown.stop.cancelled() => return self.session.shut_down(&mut self.out),
+            // Boxed, so that no session is larger for the rest of its life.
+            verdict = Box::pin(judging) => verdict,
+        };
+        if let Verdict::Granted(identity) = &verdict {
+            self.deadline.end_at(identity.expires_at());
+        }
+        self.deadline.restart(Instant::now());
+        self.session.verified(verdict, &mut self.out)
     }
 
     /// Waits for input and lets the session have it; none at the end of the connection.
@@ -283,7 +312,7 @@ mod tests {
     use super::*;
     use crate::event_log::{EventLog, EventLogConfig};
     use crate::metrics::Metrics;
-    use crate::source::intake::{Intake, Routing};
+    use crate::source::intake::{Intake, Peer, Routing};
     use crate::source::smtp::{Listener, SmtpConfig};
 
     #[tokio::test]
@@ -299,7 +328,8 @@ mod tests {
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
         let policy = receiver.policy(&listener);
-        let session = Connection::new(server, Peer::Loopback, &receiver, &policy, &shutdown).run();
+        let client = Client { address: None, peer: Peer::Loopback };
+        let session = Connection::new(server, client, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

@@ -10,13 +10,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
+use super::authenticator::Authenticator;
 use super::budget::MemoryBudget;
 use super::config::{SmtpConfig, TlsMode};
 use super::connection::{Connection, Shutdown};
 use super::listener::{Accept, Client, Listener, Stream, say_at_once};
 use super::metrics::SmtpMetrics;
 use super::places::{Addresses, Place};
-use super::session::Policy;
+use super::session::{Policy, Role};
+use super::users::Users;
+use crate::auth::SigningKey;
 use crate::metrics::Metrics;
 use crate::source::intake::Intake;
 
@@ -30,6 +33,8 @@ pub struct Receiver {
     pub(super) intake: Intake,
     pub(super) budget: Arc<MemoryBudget>,
     pub(super) metrics: SmtpMetrics,
+    /// Without it, nobody can log in.
+    pub(super) authenticator: Option<Authenticator>,
     addresses: Addresses,
     /// For sessions at the same time.
     slots: Arc<Semaphore>,
@@ -43,7 +48,18 @@ impl Receiver {
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, intake, budget, metrics, addresses, slots }
+        Self { config, intake, budget, metrics, authenticator: None, addresses, slots }
+    }
+
+    /// Lets users log in on listeners for submission, and the bearers of tokens that `key` has signed.
+    #[must_use]
+    pub fn with_users(mut self, users: Users, key: Option<Arc<SigningKey>>) -> Self {
+        self.authenticator = Some(Authenticator::new(users, key, &self.config));
+        self
+    }
+
+    fn users(&self) -> Option<Arc<Users>> {
+        self.authenticator.as_ref().map(|authenticator| Arc::clone(&authenticator.users))
     }
 
     /// What holds for the sessions of a listener.
@@ -54,6 +70,7 @@ impl Receiver {
             hostname: self.config.announced_name(),
             tls: settings.tls,
             certificate: tls.clone(),
+            users: self.users().filter(|_| settings.role == Role::Submission),
             limits: settings.limits.clone(),
             routing: self.intake.routing(),
         }
@@ -121,7 +138,7 @@ fn place_for(client: Client, addresses: &Addresses) -> Result<Option<Place>, Too
 async fn session(stream: Stream, client: Client, receiver: Arc<Receiver>, policy: Arc<Policy>, shutdown: Shutdown) {
     receiver.metrics.sessions.inc();
     let span = debug_span!("smtp.session", client.address = client.address.map(tracing::field::display));
-    Connection::new(stream, client.peer, &receiver, &policy, &shutdown).run().instrument(span).await;
+    Connection::new(stream, client, &receiver, &policy, &shutdown).run().instrument(span).await;
     receiver.metrics.sessions_ended.inc();
 }
 

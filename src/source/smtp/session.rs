@@ -6,6 +6,7 @@
 //! hears the [`Outcome`], because the reply to the dot is a promise that the event log has to make.
 
 mod body;
+mod login;
 mod secured;
 
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use super::config::TlsMode;
 use super::limits::Limits;
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
+use super::sasl::{Attempt, Exchange};
 use super::tls::ServerTls;
+use super::users::{Identity, Users};
 use crate::event::Origin;
 use crate::source::intake::{NoRoute, Outcome, Path, Peer, QueueId, Recipient, Routing};
 use body::Body;
@@ -40,15 +43,18 @@ pub enum Role {
     /// SMTP (RFC 5321).
     #[default]
     Smtp,
+    /// Submission (RFC 6409): SMTP for programs that send mail, which log in first.
+    Submission,
     /// LMTP (RFC 2033): a mail server hands over mail for final delivery, and hears of each recipient.
     Lmtp,
 }
 
 impl Role {
-    /// `SMTP` or `LMTP`.
+    /// `SMTP`, `LMTP` or `submission`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Smtp => "SMTP",
+            Self::Submission => "submission",
             Self::Lmtp => "LMTP",
         }
     }
@@ -56,7 +62,7 @@ impl Role {
     /// What events say of where mail came from.
     pub(super) fn origin(self) -> Origin {
         match self {
-            Self::Smtp => Origin::Smtp,
+            Self::Smtp | Self::Submission => Origin::Smtp,
             Self::Lmtp => Origin::Lmtp,
         }
     }
@@ -69,7 +75,7 @@ impl Role {
     /// The name in the greeting.
     fn protocol(self) -> &'static str {
         match self {
-            Self::Smtp => "ESMTP",
+            Self::Smtp | Self::Submission => "ESMTP",
             Self::Lmtp => "LMTP",
         }
     }
@@ -86,6 +92,8 @@ pub(super) struct Policy {
     pub tls: TlsMode,
     /// What TLS is done with: the caller's business.
     pub certificate: Option<ServerTls>,
+    /// Who can log in; none where nobody can.
+    pub users: Option<Arc<Users>>,
     /// The bounds.
     pub limits: Limits,
     /// Where recipients go.
@@ -110,6 +118,8 @@ pub(super) enum Next {
     Read,
     /// Commit the message and report to [`Session::delivered`]; only then hand in the rest of the input.
     Deliver(Transaction),
+    /// Find out whether it is them and report to [`Session::verified`]; only then hand in the rest of the input.
+    Verify(Box<Attempt>),
     /// Write the replies, do the handshake, and call [`Session::tls_started`].
     StartTls,
     /// The client said QUIT: write the replies and close.
@@ -135,6 +145,10 @@ pub(super) struct Session<'a> {
     peer: Peer,
     lines: LineReader,
     has_tls: bool,
+    /// The login that is on its way.
+    exchange: Option<Box<Exchange>>,
+    /// Who has logged in.
+    identity: Option<Arc<Identity>>,
     greeted: bool,
     transaction: Option<Open>,
     body: Body,
@@ -161,7 +175,21 @@ impl<'a> Session<'a> {
     pub(super) fn new(policy: &'a Policy, peer: Peer) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
         let (has_tls, greeted, transaction, body) = (false, false, None, Body::None);
-        Self { policy, peer, lines, has_tls, greeted, transaction, body, replies_due: 1, misuse, commands: 0 }
+        let (exchange, identity, replies_due, commands) = (None, None, 1, 0);
+        Self {
+            policy,
+            peer,
+            lines,
+            has_tls,
+            exchange,
+            identity,
+            greeted,
+            transaction,
+            body,
+            replies_due,
+            misuse,
+            commands,
+        }
     }
 
     /// The first reply. A client that talks before it is merely early: its commands wait like pipelined ones.
@@ -178,7 +206,7 @@ impl<'a> Session<'a> {
             used += taken;
             match next {
                 Next::Read => {}
-                Next::StartTls => return (input.len(), self.grant_tls(input.len() - used, out)),
+                Next::StartTls => return (input.len(), Self::grant_tls(input.len() - used, out)),
                 next => return (used, next),
             }
         }
@@ -231,21 +259,29 @@ impl<'a> Session<'a> {
     /// lines of `NOOP LF NOOP CRLF` are one error; but who typed the first by hand should hear of it and come in step.
     pub(super) fn end_stalled_line(&mut self, out: &mut Vec<u8>) -> Next {
         self.lines.reset();
+        self.exchange = None;
         self.commands += 1;
         self.error(out, MALFORMED)
     }
 
     fn line(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
+        self.lines.allow(self.line_bytes_max());
         let (used, line) = self.lines.take(input);
         let Some(line) = line else { return (used, Next::Read) };
         self.commands += 1;
         let next = match line {
-            Line::Text(line) => match command::parse(&line) {
+            Line::Text(line) => self.answer(&line, out).unwrap_or_else(|| match command::parse(&line) {
                 Ok(command) => self.command(command, out),
                 Err(err) => self.refuse(err, out),
+            }),
+            Line::Malformed => {
+                self.exchange = None;
+                self.error(out, MALFORMED)
+            }
+            Line::TooLong => match self.exchange.take() {
+                Some(_) => self.error(out, "500 5.5.6 Authentication exchange line is too long"),
+                None => self.error(out, "500 5.5.2 Line too long"),
             },
-            Line::Malformed => self.error(out, MALFORMED),
-            Line::TooLong => self.error(out, "500 5.5.2 Line too long"),
             Line::Endless => {
                 reply(out, "421 4.7.0 Line too long, closing");
                 Next::HangUp
@@ -268,7 +304,7 @@ impl<'a> Session<'a> {
             Command::Helo | Command::Ehlo if self.policy.role == Role::Lmtp => {
                 self.error(out, "500 5.5.1 This is LMTP: send LHLO")
             }
-            Command::Lhlo if self.policy.role == Role::Smtp => self.error(out, "500 5.5.1 This is SMTP: send EHLO"),
+            Command::Lhlo if self.policy.role != Role::Lmtp => self.error(out, "500 5.5.1 This is SMTP: send EHLO"),
             Command::Helo => self.hello(out, false),
             Command::Ehlo | Command::Lhlo => self.hello(out, true),
             Command::Mail(mail) => self.mail(mail, out),
@@ -283,9 +319,10 @@ impl<'a> Session<'a> {
             // RFC 5321 §3.5.3: neither confirms nor denies, so that VRFY is no way to guess addresses.
             Command::Vrfy => self.idle(out, "252 2.5.2 Cannot VRFY, send some mail and try"),
             Command::Help => {
-                self.idle(out, "214 2.0.0 EHLO HELO LHLO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT")
+                self.idle(out, "214 2.0.0 EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT")
             }
             Command::StartTls => self.start_tls(out),
+            Command::Auth(auth) => self.auth(auth, out),
             Command::Quit => {
                 reply(out, "221 2.0.0 Bye");
                 Next::Quit
@@ -306,6 +343,7 @@ impl<'a> Session<'a> {
         lines.push(format!("LIMITS RCPTMAX={recipients_max}"));
         lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING"].map(str::to_owned));
         lines.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
+        lines.extend(self.offered_mechanisms());
         lines.push("ENHANCEDSTATUSCODES".to_owned());
         let (last, others) = lines.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
         let others: String = others.iter().flat_map(|line| ["250-", line, "\r\n"]).collect();
@@ -316,6 +354,9 @@ impl<'a> Session<'a> {
         if !self.greeted {
             let hello = if self.policy.role == Role::Lmtp { "LHLO" } else { "EHLO" };
             return self.error(out, &format!("503 5.5.1 Send {hello} first"));
+        }
+        if let Some(refusal) = self.login_due() {
+            return self.error(out, refusal);
         }
         if self.transaction.is_some() {
             return self.error(out, "503 5.5.1 Nested MAIL command");
@@ -351,6 +392,9 @@ impl<'a> Session<'a> {
             NEEDS_SMTPUTF8
         } else {
             match self.policy.routing.route(&path, self.peer) {
+                Ok(destination) if self.identity.as_ref().is_some_and(|own| !own.may_write_to(&destination)) => {
+                    "550 5.7.1 You may not write to this recipient"
+                }
                 Ok(destination) => {
                     open.recipients.push(Recipient { path, destination });
                     return go_on(out, "250 2.1.5 Ok");
@@ -401,5 +445,7 @@ fn reply(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
+#[cfg(test)]
+mod login_tests;
 #[cfg(test)]
 mod tests;

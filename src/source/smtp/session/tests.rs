@@ -8,7 +8,7 @@ use crate::event::AccountName;
 use crate::registry::Account;
 use crate::source::smtp::SmtpConfig;
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     policy_of(Role::Smtp)
 }
 
@@ -19,7 +19,7 @@ fn policy_of(role: Role) -> Policy {
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
     let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
-    Policy { role, hostname: "mx.example".into(), tls: TlsMode::None, certificate: None, limits, routing }
+    Policy { role, hostname: "mx.example".into(), tls: TlsMode::None, certificate: None, users: None, limits, routing }
 }
 
 /// What a client saw and what was handed out.
@@ -53,6 +53,7 @@ fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
                     session.tls_started();
                     break;
                 }
+                Next::Verify(_) => panic!("nobody can log in"),
                 end => {
                     seen.end = Some(end);
                     break 'pieces;
@@ -74,7 +75,11 @@ fn talk(dialogue: &str) -> Seen {
 
 /// The code and enhanced code of every reply.
 fn codes(seen: &Seen) -> Vec<String> {
-    let last_lines = seen.replies.lines().filter(|line| line.as_bytes().get(3) == Some(&b' '));
+    codes_of(&seen.replies)
+}
+
+pub(super) fn codes_of(replies: &str) -> Vec<String> {
+    let last_lines = replies.lines().filter(|line| line.as_bytes().get(3) == Some(&b' '));
     last_lines
         .map(|line| {
             let mut words = line.split(' ');
@@ -337,7 +342,7 @@ fn each_protocol_has_its_own_greeting() {
     assert!(lmtp.replies.contains("Send LHLO first"), "{}", lmtp.replies);
 }
 
-fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+pub(super) fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
     cuts.extend([0, wire.len()]);
     cuts.sort_unstable();
