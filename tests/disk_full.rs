@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
-use std::process::Command;
 
 use lettre::AsyncTransport;
 use lettre::address::Envelope;
@@ -23,6 +22,7 @@ use serde_json::{Value, json};
 use support::dovecot::Dovecot;
 use support::server::{Options, Server};
 use support::stream::Stream;
+use support::volume::small_volume;
 use support::{eventually, within};
 
 /// Bytes of the volume: room for something else, and for the log with some of its events.
@@ -41,21 +41,7 @@ impl Small {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = folder.path().join("data");
         fs::create_dir(&data_dir).expect("a folder");
-        let mount = "mount -t tmpfs -o size=\"$1\" tmpfs \"$2\" && shift 2 && exec \"$@\"";
-        let words = |flag: &str| ["unshare", flag, "--", "sh", "-c", mount, "sh", VOLUME].map(str::to_owned).to_vec();
-        // A user namespace needs no privileges but may be forbidden; root needs none.
-        let wrapper = ["-rm", "-m"].map(words).into_iter().map(|mut words| {
-            words.push(data_dir.to_str().expect("a path").to_owned());
-            words
-        });
-        let wrapper = wrapper.into_iter().find(|words| {
-            let tried = Command::new(&words[0]).args(&words[1..]).arg("true").output();
-            tried.is_ok_and(|output| output.status.success())
-        });
-        let wrapper = wrapper.expect(
-            "no small volume can be mounted here, and a full disk must be tested with a real one: run the tests as \
-             root, or allow user namespaces (util-linux' `unshare -rm`)",
-        );
+        let wrapper = small_volume(&data_dir, VOLUME);
         let options = Options { data_dir: Some(data_dir), config, wrapper, ..Options::default() };
         let small = Self { server: Server::with(options).await, _folder: folder };
         fs::write(small.volume().join("else"), vec![b'x'; ELSE_BYTES]).expect("there is space");

@@ -29,8 +29,10 @@ pub mod proxy;
 pub mod raw_imap;
 pub mod scripted_imap;
 pub mod server;
+pub mod smtp_client;
 pub mod stream;
 pub mod unpacked;
+pub mod volume;
 pub mod watching;
 
 use std::future::Future;

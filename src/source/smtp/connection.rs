@@ -15,20 +15,17 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::budget::Share;
 use super::channel::Channel;
 use super::config::TlsMode;
 use super::deadline::Deadline;
-use super::listener::Client;
+use super::holding::{HoldError, Holding, READ_BYTES};
 use super::receiver::Receiver;
 use super::sasl::{Attempt, Verdict};
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Mail, Outcome, QueueId};
+use crate::source::intake::{Client, Mail, Outcome, QueueId};
 
-/// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
-const READ_BYTES: usize = 64 * 1024;
 /// How long a line that ended with LF alone waits for its other half, which a packet may have cut off.
 const BARE_LF_WAIT: Duration = Duration::from_secs(1);
 /// Longest TLS handshake: it takes a client two answers, and keeps a slot.
@@ -58,10 +55,9 @@ pub(super) struct Connection<'a, S> {
     policy: &'a Policy,
     shutdown: &'a Shutdown,
     stream: Channel<S>,
-    client: Client,
     session: Session<'a>,
     deadline: Deadline,
-    share: Share,
+    holding: Holding,
     /// Replies that are not written yet.
     out: Vec<u8>,
     /// Input that came together with the end of a message.
@@ -82,10 +78,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             policy,
             shutdown,
             stream: Channel::Plain(stream),
-            session: Session::new(policy, client.peer),
-            client,
+            session: Session::new(policy, client),
             deadline: Deadline::new(limits.command_timeout, limits.data_bytes_per_second_min, Instant::now()),
-            share: receiver.budget.share(),
+            holding: receiver.room.holding(),
             out: Vec::new(),
             rest: Bytes::new(),
         }
@@ -117,10 +112,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let rest = std::mem::take(&mut self.rest);
                 self.take_in(rest)
             };
-            if let Next::Deliver(transaction) = next {
-                next = self.deliver(transaction).await;
-            } else if let Next::Verify(attempt) = next {
-                next = self.verify(*attempt).await;
+            match next {
+                Next::Deliver(transaction) => next = self.deliver(transaction).await,
+                Next::Verify(attempt) => next = self.verify(*attempt).await,
+                _ => self.hold().await,
             }
             match next {
                 Next::Read | Next::Deliver(_) | Next::Verify(_) => {}
@@ -165,9 +160,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Receiver { authenticator, metrics, .. } = self.receiver;
         let judging = async {
             match authenticator {
-                Some(authenticator) => {
-                    authenticator.judge(attempt, self.client.address.map(|address| address.ip()), metrics).await
-                }
+                Some(authenticator) => authenticator.judge(attempt, self.session.client().address, metrics).await,
                 None => Verdict::Unavailable,
             }
         };
@@ -224,38 +217,50 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
         self.deadline.advance(self.session.commands(), Instant::now());
-        let memory = match &next {
-            Next::Deliver(transaction) => transaction.message.capacity(),
-            _ => self.session.data_memory(),
-        };
-        if self.share.resize(memory) {
-            return next;
+        next
+    }
+
+    /// Takes what the session has of a message, if that is too much to be left to it.
+    async fn hold(&mut self) {
+        let (handed_out, len, capacity) = self.session.data_held();
+        if self.holding.may_keep(handed_out, len, capacity) {
+            return;
         }
-        debug!("no memory left for the messages of all sessions");
-        self.share.clear();
+        let block = self.session.take_block();
+        if let Err(err) = self.holding.write(block).await {
+            self.not_held(&err);
+            self.session.give_up_data();
+        }
+    }
+
+    fn not_held(&mut self, err: &HoldError) {
+        warn!(error = err as &dyn std::error::Error, "message not kept, its sender tries again later");
+        self.holding.clear();
         self.receiver.metrics.messages_failed.inc();
-        match next {
-            Next::Deliver(_) => self.session.delivered(QueueId::new(), Outcome::NoSpace, &mut self.out),
-            next => {
-                self.session.give_up_data();
-                next
-            }
-        }
     }
 
     async fn deliver(&mut self, transaction: Transaction) -> Next {
         let Transaction { from, recipients, message } = transaction;
         let Receiver { intake, metrics, .. } = self.receiver;
-        let (queue_id, bytes) = (QueueId::new(), message.len() as u64);
-        let origin = self.policy.role.origin();
-        let outcome = intake.take(Mail { origin, queue_id, from, recipients, message }).await;
-        self.share.clear();
-        if outcome == Outcome::Committed {
-            metrics.messages.inc();
-            metrics.message_octets.inc_by(bytes);
-        } else {
-            metrics.messages_failed.inc();
-        }
+        let queue_id = QueueId::new();
+        let outcome = match self.holding.complete(message).await {
+            Ok(message) => {
+                let (origin, client, bytes) = (self.policy.role.origin(), self.session.client().clone(), message.len());
+                let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
+                self.holding.clear();
+                if outcome == Outcome::Committed {
+                    metrics.messages.inc();
+                    metrics.message_octets.inc_by(bytes as u64);
+                } else {
+                    metrics.messages_failed.inc();
+                }
+                outcome
+            }
+            Err(err) => {
+                self.not_held(&err);
+                err.outcome()
+            }
+        };
         self.deadline.restart(Instant::now());
         self.session.delivered(queue_id, outcome, &mut self.out)
     }
@@ -328,7 +333,7 @@ mod tests {
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
         let policy = receiver.policy(&listener);
-        let client = Client { address: None, peer: Peer::Loopback };
+        let client = Client::at(None, Peer::Loopback);
         let session = Connection::new(server, client, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }

@@ -43,7 +43,7 @@ impl<'a> Session<'a> {
 
     /// Whether nobody can listen in.
     pub(super) fn is_protected(&self) -> bool {
-        self.has_tls || self.peer == Peer::Loopback
+        self.client.tls || self.client.peer == Peer::Loopback
     }
 
     /// The reply that refuses mail from who has to log in first.
@@ -129,6 +129,7 @@ impl<'a> Session<'a> {
         self.exchange = None;
         match ended {
             Step::Granted(identity) => {
+                self.client.user = Some(identity.name.clone());
                 self.identity = Some(identity);
                 go_on(out, "235 2.7.0 Authentication successful")
             }

@@ -8,6 +8,7 @@ use super::super::sasl::{Attempt, Evidence, Verdict};
 use super::super::users::Users;
 use super::tests::{codes_of as codes, cut, policy};
 use super::*;
+use crate::source::intake::Peer;
 
 /// Alice may write to all, bob to an account that is not alice's; tokens are not known to this test.
 fn submission(tls: TlsMode) -> Policy {
@@ -41,7 +42,7 @@ fn judge(policy: &Policy, attempt: &Attempt) -> Verdict {
 }
 
 fn run(policy: &Policy, peer: Peer, has_tls: bool, pieces: &[&[u8]]) -> Seen {
-    let (mut session, mut out, mut seen) = (Session::new(policy, peer), Vec::new(), Seen::default());
+    let (mut session, mut out, mut seen) = (Session::new(policy, Client::at(None, peer)), Vec::new(), Seen::default());
     if has_tls {
         session.tls_started();
     }
@@ -148,7 +149,7 @@ fn each_mechanism_lets_in_who_knows_the_password() {
 #[test]
 fn scram_ends_with_the_servers_proof_and_the_clients_assent() {
     let policy = submission(TlsMode::None);
-    let (mut session, mut out) = (Session::new(&policy, Peer::Loopback), Vec::new());
+    let (mut session, mut out) = (Session::new(&policy, Client::at(None, Peer::Loopback)), Vec::new());
     let mut say = |text: &str| {
         out.clear();
         let (_, next) = session.receive(format!("{text}\r\n").as_bytes(), &mut out);

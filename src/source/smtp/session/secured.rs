@@ -5,22 +5,23 @@
 
 use super::super::config::TlsMode;
 use super::{Next, Session, reply};
+use crate::source::intake::Client;
 
 impl Session<'_> {
     /// TLS has begun, by STARTTLS or at once: nothing has been said yet (RFC 3207 §4.2).
     pub(in super::super) fn tls_started(&mut self) {
         self.lines.reset();
-        (self.has_tls, self.greeted, self.transaction) = (true, false, None);
-        (self.exchange, self.identity) = (None, None);
+        (self.greeted, self.transaction, self.exchange, self.identity) = (false, None, None, None);
+        self.client = Client { tls: true, ..Client::at(self.client.address, self.client.peer) };
     }
 
     /// Whether EHLO names STARTTLS.
     pub(super) fn offers_starttls(&self) -> bool {
-        self.policy.tls == TlsMode::Starttls && !self.has_tls
+        self.policy.tls == TlsMode::Starttls && !self.client.tls
     }
 
     pub(super) fn start_tls(&mut self, out: &mut Vec<u8>) -> Next {
-        if self.has_tls {
+        if self.client.tls {
             return self.error(out, "503 5.5.1 TLS is on already");
         }
         if !self.offers_starttls() {
