@@ -167,7 +167,7 @@ impl Config {
         let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name) };
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let user = vec![UserConfig { name: "printer".to_owned(), ..UserConfig::default() }];
-        let smtp = SmtpConfig { listener, user, ..SmtpConfig::default() };
+        let smtp = SmtpConfig { user, listener, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

@@ -120,9 +120,10 @@ impl Server {
         }
         let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
-        let users = match config.smtp.listener.iter().any(|listener| listener.role == Role::Submission) {
-            true => Some((Users::load(&config.smtp.user, true).await?, Arc::clone(&key))),
-            false => None,
+        let users = if config.smtp.listener.iter().any(|listener| listener.role == Role::Submission) {
+            Some((Users::load(&config.smtp.user, true).await?, Arc::clone(&key)))
+        } else {
+            None
         };
         let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get());

@@ -218,6 +218,22 @@ async fn a_certificate_that_cannot_be_used_is_a_configuration_error() {
     }
 }
 
+#[tokio::test]
+async fn check_says_what_clients_will_make_of_the_certificate() {
+    let certificate = Certificate::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postrider.toml");
+    std::fs::write(&file, format!("[smtp]\nlisten = '127.0.0.1:0'\n{}", certificate.settings())).unwrap();
+    let data = folder.path().join("data");
+    let arguments = ["--config", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap(), "check"];
+    let said = expect_success(env!("CARGO_BIN_EXE_postrider"), &arguments).await;
+    assert!(said.contains("cert.pem can be used") && said.contains("do not know who signed it"), "{said}");
+    std::fs::write(&certificate.chain, "").unwrap();
+    let broken = run(env!("CARGO_BIN_EXE_postrider"), &arguments).await;
+    let said = String::from_utf8_lossy(&broken.stdout).into_owned();
+    assert!(broken.status.code() == Some(69) && said.contains("WRONG") && said.contains("no certificate"), "{said}");
+}
+
 /// The certificate that the server shows.
 async fn shown(server: &Server) -> String {
     let script =

@@ -44,6 +44,9 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
                 SocketAddress::Unix(path) => unix_socket(path),
             };
             failed += usize::from(!report(listener.role.name(), found)?);
+            if let Some(files) = &listener.tls_files {
+                failed += usize::from(!report("", files.explain(&loaded.config.smtp.announced_name()))?);
+            }
         }
         let credentials = Credentials::new(&data_dir, &loaded.config.credentials);
         for Account { name, imap, .. } in &loaded.config.account {

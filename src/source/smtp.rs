@@ -22,6 +22,7 @@ mod lockout;
 mod metrics;
 mod parameter;
 mod places;
+mod rate;
 mod receiver;
 mod sasl;
 mod session;

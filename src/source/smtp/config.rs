@@ -69,6 +69,9 @@ pub struct SmtpConfig {
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
+    /// Messages a minute from one IPv4 address or IPv6 /64 network on each listener; the next is to be sent later. Default:
+    /// as many as come.
+    pub messages_per_minute_max: Option<NonZeroU32>,
     /// Failed logins of one name from one address, after which it is refused there for `auth_lockout`. Default: 10.
     pub auth_failures_max: NonZeroU32,
     /// How long the answer to the first failed login waits; each further one waits twice as long, up to 30 s. Default:
@@ -119,6 +122,9 @@ pub struct ListenerConfig {
     /// `smtp.sessions_per_address_max`, counted together.
     #[serde(default)]
     pub sessions_per_address_max: Option<NonZeroUsize>,
+    /// Messages a minute from one address here. Default: `smtp.messages_per_minute_max`.
+    #[serde(default)]
+    pub messages_per_minute_max: Option<NonZeroU32>,
     /// How long a command may take here. Default: `smtp.command_timeout`.
     #[serde(default, with = "humantime_serde")]
     pub command_timeout: Option<Duration>,
@@ -144,6 +150,7 @@ impl ListenerConfig {
             recipients_max: None,
             sessions_max: None,
             sessions_per_address_max: None,
+            messages_per_minute_max: None,
             command_timeout: None,
             data_bytes_per_second_min: None,
             reply_timeout: None,
@@ -264,6 +271,7 @@ impl Default for SmtpConfig {
             append_timeout: Duration::from_secs(30),
             received_max: NonZeroUsize::MIN.saturating_add(Intake::RECEIVED_MAX - 1),
             local_domains: None,
+            messages_per_minute_max: None,
             auth_failures_max: TEN,
             auth_failure_delay: Duration::from_secs(1),
             auth_lockout: Duration::from_mins(15),
@@ -428,7 +436,7 @@ impl SmtpConfig {
     }
 
     /// The name in the greeting.
-    pub(super) fn announced_name(&self) -> String {
+    pub fn announced_name(&self) -> String {
         let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
         let name = self.hostname.clone().or_else(|| machine().map(|name| name.trim().to_owned()));
         name.filter(|name| is_hostname(name)).unwrap_or_else(|| "localhost".to_owned())

@@ -7,7 +7,9 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::{MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use super::channel::Channel;
 use super::config::TlsMode;
 use super::deadline::Deadline;
 use super::holding::{HoldError, Holding, READ_BYTES};
+use super::rate::MessageRate;
 use super::receiver::Receiver;
 use super::sasl::{Attempt, Verdict};
 use super::session::{Next, Policy, Session, Transaction};
@@ -214,10 +217,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Hands input to the session and keeps what it does not take yet.
     fn take_in(&mut self, input: impl Input) -> Next {
+        if let Some((rate, address)) = self.rate() {
+            self.session.throttle(rate.is_exceeded(address, Instant::now()));
+        }
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
         self.deadline.advance(self.session.commands(), Instant::now());
         next
+    }
+
+    /// The messages of the client's address, if they are counted.
+    fn rate(&self) -> Option<(MutexGuard<'a, MessageRate>, IpAddr)> {
+        let address = self.session.client().address?;
+        let rate = self.policy.rate.as_ref()?;
+        Some((rate.lock().unwrap_or_else(PoisonError::into_inner), address))
     }
 
     /// Takes what the session has of a message, if that is too much to be left to it.
@@ -249,6 +262,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
                 self.holding.clear();
                 if outcome == Outcome::Committed {
+                    if let Some((mut rate, address)) = self.rate() {
+                        rate.count(address, Instant::now());
+                    }
                     metrics.messages.inc();
                     metrics.message_octets.inc_by(bytes as u64);
                 } else {

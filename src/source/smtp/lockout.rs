@@ -110,37 +110,38 @@ impl Lockout {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
     const PERIOD: Duration = Duration::from_mins(15);
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
-    }
+    const ONE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    const OTHER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
 
     #[test]
     fn failures_cost_more_each_time_until_the_name_is_closed_to_the_address() {
         let (mut lockout, now) = (Lockout::new(4, SECOND, PERIOD), Instant::now());
         let mut costs = Vec::new();
         for _ in 0..4 {
-            assert!(!lockout.is_locked(address(1), "alice", now));
-            let Failed { delay, is_locked } = lockout.failed(address(1), "alice", now);
+            assert!(!lockout.is_locked(ONE, "alice", now));
+            let Failed { delay, is_locked } = lockout.failed(ONE, "alice", now);
             costs.push((delay.as_secs(), is_locked));
         }
         assert_eq!(costs, [(1, false), (2, false), (4, false), (8, true)]);
-        assert!(lockout.is_locked(address(1), "alice", now + PERIOD - SECOND));
-        assert!(!lockout.is_locked(address(2), "alice", now) && !lockout.is_locked(address(1), "bob", now));
-        assert!(!lockout.is_locked(address(1), "alice", now + PERIOD), "it is over in time");
-        assert_eq!(lockout.failed(address(1), "alice", now + PERIOD).delay, SECOND);
+        assert!(lockout.is_locked(ONE, "alice", now + PERIOD - SECOND));
+        assert!(!lockout.is_locked(OTHER, "alice", now) && !lockout.is_locked(ONE, "bob", now));
+        assert!(!lockout.is_locked(ONE, "alice", now + PERIOD), "it is over in time");
+        assert_eq!(lockout.failed(ONE, "alice", now + PERIOD).delay, SECOND);
     }
 
     #[test]
     fn a_success_makes_up_for_what_was_mistyped() {
         let (mut lockout, now) = (Lockout::new(2, SECOND, PERIOD), Instant::now());
-        lockout.failed(address(1), "alice", now);
-        lockout.succeeded(address(1), "alice");
-        assert!(!lockout.failed(address(1), "alice", now).is_locked);
+        lockout.failed(ONE, "alice", now);
+        lockout.succeeded(ONE, "alice");
+        assert!(!lockout.failed(ONE, "alice", now).is_locked);
     }
 
     #[test]
@@ -148,12 +149,12 @@ mod tests {
         let (mut lockout, now) = (Lockout::new(2, SECOND, PERIOD), Instant::now());
         let local = Some(IpAddr::from([127, 0, 0, 1]));
         for name in 0..10 {
-            assert!(!lockout.is_locked(address(1), "alice", now), "{name}");
-            for from in [address(1), local, None] {
+            assert!(!lockout.is_locked(ONE, "alice", now), "{name}");
+            for from in [ONE, local, None] {
                 lockout.failed(from, &name.to_string(), now);
             }
         }
-        assert!(lockout.is_locked(address(1), "alice", now));
+        assert!(lockout.is_locked(ONE, "alice", now));
         assert!(!lockout.is_locked(local, "alice", now) && !lockout.is_locked(None, "alice", now));
     }
 

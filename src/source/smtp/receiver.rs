@@ -1,6 +1,6 @@
 //! Runs the sessions of all listeners, within bounds, and ends them in order when postrider stops.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -17,6 +17,7 @@ use super::holding::Room;
 use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
 use super::metrics::SmtpMetrics;
 use super::places::{Addresses, Place};
+use super::rate::MessageRate;
 use super::session::{Policy, Role};
 use super::users::Users;
 use crate::auth::SigningKey;
@@ -70,6 +71,7 @@ impl Receiver {
             hostname: self.config.announced_name(),
             tls: settings.tls,
             certificate: tls.clone(),
+            rate: settings.limits.messages_per_minute_max.map(MessageRate::new).map(Mutex::new),
             users: self.users().filter(|_| settings.role == Role::Submission),
             limits: settings.limits.clone(),
             routing: self.intake.routing(),

@@ -9,7 +9,7 @@ mod body;
 mod login;
 mod secured;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use super::config::TlsMode;
 use super::limits::Limits;
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
+use super::rate::MessageRate;
 use super::sasl::{Attempt, Exchange};
 use super::tls::ServerTls;
 use super::users::{Identity, Users};
@@ -92,6 +93,8 @@ pub(super) struct Policy {
     pub tls: TlsMode,
     /// What TLS is done with: the caller's business.
     pub certificate: Option<ServerTls>,
+    /// How many messages addresses send, if that is bounded: the caller's business too.
+    pub rate: Option<Mutex<MessageRate>>,
     /// Who can log in; none where nobody can.
     pub users: Option<Arc<Users>>,
     /// The bounds.
@@ -146,6 +149,8 @@ pub(super) struct Session<'a> {
     lines: LineReader,
     /// The login that is on its way.
     exchange: Option<Box<Exchange>>,
+    /// The client's address has sent as much as it may for now.
+    is_throttled: bool,
     /// Who has logged in.
     identity: Option<Arc<Identity>>,
     greeted: bool,
@@ -175,7 +180,21 @@ impl<'a> Session<'a> {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
         let (greeted, transaction, body, exchange, identity) = (false, None, Body::None, None, None);
         let (replies_due, commands) = (1, 0);
-        Self { policy, client, lines, exchange, identity, greeted, transaction, body, replies_due, misuse, commands }
+        let is_throttled = false;
+        Self {
+            policy,
+            client,
+            lines,
+            exchange,
+            is_throttled,
+            identity,
+            greeted,
+            transaction,
+            body,
+            replies_due,
+            misuse,
+            commands,
+        }
     }
 
     /// The first reply. A client that talks before it is merely early: its commands wait like pipelined ones.
@@ -212,6 +231,11 @@ impl<'a> Session<'a> {
             Outcome::ShuttingDown => session.shut_down(out),
             Outcome::Loop => go_on(out, "554 5.4.6 Too many hops: the message goes round in circles"),
         })
+    }
+
+    /// Says whether the client's address has sent as much as it may for now.
+    pub(super) fn throttle(&mut self, is_throttled: bool) {
+        self.is_throttled = is_throttled;
     }
 
     /// Ends the session because postrider is shutting down.
@@ -313,7 +337,7 @@ impl<'a> Session<'a> {
                 self.idle(out, "214 2.0.0 EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT")
             }
             Command::StartTls => self.start_tls(out),
-            Command::Auth(auth) => self.auth(auth, out),
+            Command::Auth(auth) => self.auth(&auth, out),
             Command::Quit => {
                 reply(out, "221 2.0.0 Bye");
                 Next::Quit
@@ -352,6 +376,9 @@ impl<'a> Session<'a> {
         }
         if self.transaction.is_some() {
             return self.error(out, "503 5.5.1 Nested MAIL command");
+        }
+        if self.is_throttled {
+            return go_on(out, "450 4.7.1 Too many messages from your address, try again later");
         }
         if mail.parameters.size > self.policy.limits.message_bytes_max as u64 {
             return self.error(out, TOO_BIG);

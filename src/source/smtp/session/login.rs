@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
 use super::super::command::Auth;
-use super::super::sasl::{Exchange, Mechanism, Step, Verdict};
+use super::super::sasl::{Exchange, Mechanism, Secret, Step, Verdict};
 use super::super::users::Users;
 use super::{Next, Role, Session, go_on, reply};
 use crate::source::intake::Peer;
@@ -63,15 +63,15 @@ impl<'a> Session<'a> {
         may_log_in.then_some(EXCHANGE_LINE_BYTES_MAX)
     }
 
-    pub(super) fn auth(&mut self, auth: Auth, out: &mut Vec<u8>) -> Next {
-        let (mechanism, users) = match self.may_log_in(&auth) {
+    pub(super) fn auth(&mut self, auth: &Auth, out: &mut Vec<u8>) -> Next {
+        let (mechanism, users) = match self.may_log_in(auth) {
             Ok(both) => both,
             Err(refusal) => return self.error(out, refusal),
         };
         let exchange = Exchange::new(mechanism);
         let prompt = exchange.prompt();
         self.exchange = Some(Box::new(exchange));
-        match auth.initial.as_ref().map(|initial| initial.expose()) {
+        match auth.initial.as_ref().map(Secret::expose) {
             None => challenge(prompt, out),
             // An empty one (RFC 4954 §4).
             Some("=") => self.hear(b"", users, out),

@@ -24,7 +24,16 @@ fn policy_of(role: Role) -> Policy {
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
     let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
-    Policy { role, hostname: "mx.example".into(), tls: TlsMode::None, certificate: None, users: None, limits, routing }
+    Policy {
+        role,
+        hostname: "mx.example".into(),
+        tls: TlsMode::None,
+        certificate: None,
+        rate: None,
+        users: None,
+        limits,
+        routing,
+    }
 }
 
 /// What a client saw and what was handed out.
@@ -96,6 +105,19 @@ pub(super) fn codes_of(replies: &str) -> Vec<String> {
 }
 
 const TRANSACTION: &str = "EHLO c\nMAIL FROM:<bob@x.example>\nRCPT TO:<alice@example.org>\nDATA\n";
+
+#[test]
+fn who_sends_too_much_is_asked_to_come_later() {
+    let policy = policy();
+    let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
+    for (is_throttled, code) in [(true, "450 4.7.1"), (false, "250 2.1.0")] {
+        session.throttle(is_throttled);
+        session.receive(b"EHLO c\r\n", &mut Vec::new());
+        out.clear();
+        session.receive(b"MAIL FROM:<>\r\n", &mut out);
+        assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
+    }
+}
 
 #[test]
 fn a_message_goes_from_ehlo_to_quit() {
