@@ -5,6 +5,7 @@
 
 mod client;
 mod delivery;
+mod parsing;
 mod path;
 mod routing;
 mod spool;
@@ -19,6 +20,7 @@ use crate::message::trace;
 
 pub(crate) use client::Client;
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
+use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
 pub(crate) use routing::{Destination, NoRoute, Peer};
 pub use routing::{Routing, RoutingError};
@@ -30,6 +32,7 @@ pub struct Intake {
     routing: Arc<Routing>,
     event_log: EventLog,
     spool: Spool,
+    parsing: Parsing,
     append_timeout: Duration,
     received_max: usize,
 }
@@ -41,7 +44,14 @@ impl Intake {
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
         let spool = Spool::new(event_log.folder().join("spool"));
-        Self { routing: Arc::new(routing), event_log, spool, append_timeout, received_max: Self::RECEIVED_MAX }
+        Self {
+            routing: Arc::new(routing),
+            event_log,
+            spool,
+            parsing: Parsing::default(),
+            append_timeout,
+            received_max: Self::RECEIVED_MAX,
+        }
     }
 
     /// Refuses messages with more `Received` fields than this: they go round in circles (RFC 5321 §6.3).
@@ -80,6 +90,6 @@ impl Intake {
             debug!(%queue_id, received, max = self.received_max, "mail loop, message refused");
             return Outcome::Loop;
         }
-        delivery::commit(&self.event_log, mail, octets, self.append_timeout).await
+        delivery::commit(&self.event_log, &self.parsing, mail, octets, self.append_timeout).await
     }
 }

@@ -22,12 +22,14 @@ mod lockout;
 mod metrics;
 mod parameter;
 mod places;
+mod proxy_header;
 mod rate;
 mod receiver;
 mod sasl;
 mod session;
 mod tls;
 mod users;
+mod xclient;
 
 pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress, TlsMode};
 pub use limits::{Limits, ListenerSettings};

@@ -4,6 +4,7 @@
 
 use super::parameter::{self, MailParameters};
 use super::sasl::{Mechanism, Secret};
+use super::xclient::{self, Told};
 use crate::source::intake::{Path, bracketed};
 
 /// A command that was understood.
@@ -36,6 +37,8 @@ pub(super) enum Command {
     Vrfy,
     /// What can be said here?
     Help,
+    /// Somebody else's client is to be taken for ours (Postfix's XCLIENT).
+    XClient(Told),
     /// TLS is wanted (RFC 3207).
     StartTls,
     /// The client wants to log in (RFC 4954).
@@ -79,7 +82,7 @@ pub(super) enum CommandError {
     UnknownParameter,
     /// A known parameter with a value that it cannot have, or twice.
     Parameter,
-    /// XCLIENT: nobody may say for another who he is.
+    /// XCLIENT and XFORWARD: not everybody may say for another who he is.
     NotAuthorized,
     /// Somebody speaks HTTP, TLS or the PROXY protocol: the session cannot come in step, and a browser that was made
     /// to post a form must not get to send mail (cross-protocol attack).
@@ -140,7 +143,8 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
         _ if is("HELP") => Ok(Command::Help),
         _ if is("VRFY") => named("501 5.5.4 Syntax: VRFY address").map(|_| Command::Vrfy),
         _ if ["EXPN", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
-        _ if is("XCLIENT") || is("XFORWARD") => Err(CommandError::NotAuthorized),
+        _ if is("XCLIENT") => xclient::parse(argument).map(Command::XClient),
+        _ if is("XFORWARD") => Err(CommandError::NotAuthorized),
         _ if FOREIGN.iter().any(|name| verb.eq_ignore_ascii_case(name)) => Err(CommandError::OtherProtocol),
         _ => Err(CommandError::Unknown),
     }
@@ -264,7 +268,8 @@ mod tests {
             ("MAIL FROM:<a@b", "501 5.1.7"),
             ("RCPT TO:<>", "501 5.1.3"),
             ("RCPT TO:<a b@c>", "501 5.1.3"),
-            ("XCLIENT ADDR=127.0.0.1", "550 5.7.0"),
+            ("XCLIENT ADDR=localhost", "501 5.5.4"),
+            ("XFORWARD ADDR=127.0.0.1", "550 5.7.0"),
             ("GET / HTTP/1.1", "554 5.5.1"),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 1 25", "554 5.5.1"),
         ] {

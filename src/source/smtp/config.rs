@@ -14,6 +14,7 @@ use super::session::Role;
 use super::tls::TlsFiles;
 use super::users::UserConfig;
 use crate::source::intake::{Intake, Path, WHOLE_MAX};
+use crate::source::networks::Networks;
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,11 @@ pub struct SmtpConfig {
     pub spool_bytes_max: NonZeroUsize,
     /// Recipients of one message. Default: 100, the least that RFC 5321 §4.5.3.1.8 allows.
     pub recipients_max: NonZeroUsize,
+    /// Networks of proxies whose connections begin with a header of the PROXY protocol, version 1 or 2, that tells the
+    /// client's address: such as `10.0.0.0/8`, `::1`, or `unix` for Unix sockets. Default: none.
+    pub proxy_protocol_from: Networks,
+    /// Networks of proxies that speak SMTP and may tell whose mail they pass on, by XCLIENT. Default: none.
+    pub xclient_from: Networks,
     /// Sessions at the same time; the next client waits unaccepted. Default: 1000.
     pub sessions_max: NonZeroUsize,
     /// Sessions at the same time from one IPv4 address or IPv6 /64 network; the next is refused. Default: 100.
@@ -109,6 +115,12 @@ pub struct ListenerConfig {
     /// The key of its certificate. Default: in the file of its own certificate, else `smtp.tls_key_file`.
     #[serde(default)]
     pub tls_key_file: Option<PathBuf>,
+    /// Networks whose connections here begin with a header of the PROXY protocol. Default: `smtp.proxy_protocol_from`.
+    #[serde(default)]
+    pub proxy_protocol_from: Option<Networks>,
+    /// Networks that may use XCLIENT here. Default: `smtp.xclient_from`.
+    #[serde(default)]
+    pub xclient_from: Option<Networks>,
     /// The largest message here. Default: `smtp.message_bytes_max`.
     #[serde(default)]
     pub message_bytes_max: Option<NonZeroUsize>,
@@ -146,6 +158,8 @@ impl ListenerConfig {
             tls: None,
             tls_certificate_file: None,
             tls_key_file: None,
+            proxy_protocol_from: None,
+            xclient_from: None,
             message_bytes_max: None,
             recipients_max: None,
             sessions_max: None,
@@ -263,6 +277,8 @@ impl Default for SmtpConfig {
             memory_bytes_max: MEMORY_BYTES_MAX,
             spool_bytes_max: SPOOL_BYTES_MAX,
             recipients_max: HUNDRED,
+            proxy_protocol_from: Networks::default(),
+            xclient_from: Networks::default(),
             sessions_max: THOUSAND,
             sessions_per_address_max: HUNDRED,
             command_timeout: Duration::from_mins(5),

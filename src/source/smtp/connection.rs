@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -23,6 +24,7 @@ use super::channel::Channel;
 use super::config::TlsMode;
 use super::deadline::Deadline;
 use super::holding::{HoldError, Holding, READ_BYTES};
+use super::places::Seat;
 use super::rate::MessageRate;
 use super::receiver::Receiver;
 use super::sasl::{Attempt, Verdict};
@@ -59,18 +61,23 @@ pub(super) struct Connection<'a, S> {
     shutdown: &'a Shutdown,
     stream: Channel<S>,
     session: Session<'a>,
+    /// Where it counts as its address's.
+    seat: Seat,
     deadline: Deadline,
     holding: Holding,
     /// Replies that are not written yet.
     out: Vec<u8>,
     /// Input that came together with the end of a message.
     rest: Bytes,
+    /// Octets that were taken in since other sessions had their turn.
+    in_turn: usize,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     pub(super) fn new(
         stream: S,
         client: Client,
+        seat: Seat,
         receiver: &'a Receiver,
         policy: &'a Policy,
         shutdown: &'a Shutdown,
@@ -82,10 +89,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             shutdown,
             stream: Channel::Plain(stream),
             session: Session::new(policy, client),
+            seat,
             deadline: Deadline::new(limits.command_timeout, limits.data_bytes_per_second_min, Instant::now()),
             holding: receiver.room.holding(),
             out: Vec::new(),
             rest: Bytes::new(),
+            in_turn: 0,
         }
     }
 
@@ -118,10 +127,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             match next {
                 Next::Deliver(transaction) => next = self.deliver(transaction).await,
                 Next::Verify(attempt) => next = self.verify(*attempt).await,
+                Next::NewClient => next = self.new_client(),
                 _ => self.hold().await,
             }
+            if self.in_turn >= READ_BYTES {
+                self.in_turn = 0;
+                // Who sends as fast as it can always has more to read; the others have something to say, too.
+                yield_now().await;
+            }
             match next {
-                Next::Read | Next::Deliver(_) | Next::Verify(_) => {}
+                Next::Read | Next::Deliver(_) | Next::Verify(_) | Next::NewClient => {}
                 Next::StartTls => {
                     self.flush().await?;
                     self.start_tls().await?;
@@ -136,6 +151,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 }
             }
         }
+    }
+
+    /// A proxy has introduced another client: the session is that client's now.
+    fn new_client(&mut self) -> Next {
+        let address = self.session.client().address;
+        debug!(client.address = address.map(tracing::field::display), "client introduced by XCLIENT");
+        if self.seat.take(address) {
+            self.session.greet(&mut self.out);
+            return Next::Read;
+        }
+        self.receiver.metrics.sessions_refused.inc();
+        self.session.refuse_client(&mut self.out)
     }
 
     /// Does the TLS handshake. When it fails, nothing can be said any more.
@@ -222,6 +249,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         }
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
+        self.in_turn = self.in_turn.saturating_add(used);
         self.deadline.advance(self.session.commands(), Instant::now());
         next
     }
@@ -334,6 +362,7 @@ mod tests {
     use crate::event_log::{EventLog, EventLogConfig};
     use crate::metrics::Metrics;
     use crate::source::intake::{Intake, Peer, Routing};
+    use crate::source::smtp::places::Addresses;
     use crate::source::smtp::{Listener, SmtpConfig};
 
     #[tokio::test]
@@ -349,8 +378,9 @@ mod tests {
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
         let policy = receiver.policy(&listener);
+        let seat = Addresses::new(1).seat();
         let client = Client::at(None, Peer::Loopback);
-        let session = Connection::new(server, client, &receiver, &policy, &shutdown).run();
+        let session = Connection::new(server, client, seat, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

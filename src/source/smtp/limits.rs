@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::config::{ListenerConfig, Mode, SmtpConfig, SocketAddress, TlsMode};
 use super::session::Role;
 use super::tls::TlsFiles;
+use crate::source::networks::Networks;
 
 /// One socket to listen on, with everything that holds there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,10 @@ pub struct ListenerSettings {
     pub tls: TlsMode,
     /// With what; none without TLS.
     pub tls_files: Option<TlsFiles>,
+    /// Whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Networks,
+    /// Who may use XCLIENT.
+    pub xclient_from: Networks,
     /// The bounds of its sessions.
     pub limits: Limits,
 }
@@ -50,7 +55,17 @@ impl ListenerSettings {
         let tls_files = all.tls_files(listener);
         let tls = all.tls_mode(listener);
         let tls_files = tls_files.filter(|_| tls != TlsMode::None);
-        Self { role, listen: listen.clone(), mode, tls, tls_files, limits: Limits::of(listener, all) }
+        let networks = |own: &Option<Networks>, all: &Networks| own.as_ref().unwrap_or(all).clone();
+        Self {
+            role,
+            listen: listen.clone(),
+            mode,
+            tls,
+            tls_files,
+            proxy_protocol_from: networks(&listener.proxy_protocol_from, &all.proxy_protocol_from),
+            xclient_from: networks(&listener.xclient_from, &all.xclient_from),
+            limits: Limits::of(listener, all),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! hears the [`Outcome`], because the reply to the dot is a promise that the event log has to make.
 
 mod body;
+mod introduced;
 mod login;
 mod secured;
 
@@ -23,8 +24,10 @@ use super::rate::MessageRate;
 use super::sasl::{Attempt, Exchange};
 use super::tls::ServerTls;
 use super::users::{Identity, Users};
+use super::xclient;
 use crate::event::Origin;
 use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routing};
+use crate::source::networks::Networks;
 use body::Body;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
@@ -99,6 +102,8 @@ pub(super) struct Policy {
     pub users: Option<Arc<Users>>,
     /// The bounds.
     pub limits: Limits,
+    /// Who may say whose mail it passes on.
+    pub xclient_from: Networks,
     /// Where recipients go.
     pub routing: Arc<Routing>,
 }
@@ -123,6 +128,8 @@ pub(super) enum Next {
     Deliver(Transaction),
     /// Find out whether it is them and report to [`Session::verified`]; only then hand in the rest of the input.
     Verify(Box<Attempt>),
+    /// Another client is taken for ours: see whether it has a place, and call [`Session::greet`].
+    NewClient,
     /// Write the replies, do the handshake, and call [`Session::tls_started`].
     StartTls,
     /// The client said QUIT: write the replies and close.
@@ -146,6 +153,10 @@ struct Misuse {
 pub(super) struct Session<'a> {
     policy: &'a Policy,
     client: Client,
+    /// The client is one that may use XCLIENT, whomever it introduces.
+    may_introduce: bool,
+    /// XCLIENT said what the client calls itself.
+    is_helo_told: bool,
     lines: LineReader,
     /// The login that is on its way.
     exchange: Option<Box<Exchange>>,
@@ -179,21 +190,22 @@ impl<'a> Session<'a> {
     pub(super) fn new(policy: &'a Policy, client: Client) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
         let (greeted, transaction, body, exchange, identity) = (false, None, Body::None, None, None);
-        let (replies_due, commands) = (1, 0);
-        let is_throttled = false;
+        let (may_introduce, is_helo_told) = (client.is_in(&policy.xclient_from), false);
         Self {
             policy,
             client,
+            may_introduce,
+            is_helo_told,
             lines,
             exchange,
-            is_throttled,
+            is_throttled: false,
             identity,
             greeted,
             transaction,
             body,
-            replies_due,
+            replies_due: 1,
             misuse,
-            commands,
+            commands: 0,
         }
     }
 
@@ -241,6 +253,12 @@ impl<'a> Session<'a> {
     /// Ends the session because postrider is shutting down.
     pub(super) fn shut_down(&self, out: &mut Vec<u8>) -> Next {
         reply(out, &format!("421 4.3.2 {} is shutting down, try again later", self.policy.hostname));
+        Next::HangUp
+    }
+
+    /// Ends the session because its client has too many of them.
+    pub(super) fn refuse_client(&self, out: &mut Vec<u8>) -> Next {
+        reply(out, &format!("421 4.7.0 {} Too many sessions from your address", self.policy.hostname));
         Next::HangUp
     }
 
@@ -338,6 +356,7 @@ impl<'a> Session<'a> {
             }
             Command::StartTls => self.start_tls(out),
             Command::Auth(auth) => self.auth(&auth, out),
+            Command::XClient(told) => self.introduce(told, out),
             Command::Quit => {
                 reply(out, "221 2.0.0 Bye");
                 Next::Quit
@@ -349,7 +368,9 @@ impl<'a> Session<'a> {
         // RFC 5321 §4.1.4: EHLO in the middle of a session is an RSET too.
         self.transaction = None;
         self.greeted = true;
-        self.client.helo = Some(name);
+        if !self.is_helo_told {
+            self.client.helo = Some(name);
+        }
         let hostname = &self.policy.hostname;
         if !extended {
             return self.idle(out, &format!("250 {hostname}"));
@@ -360,6 +381,7 @@ impl<'a> Session<'a> {
         lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING"].map(str::to_owned));
         lines.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
         lines.extend(self.offered_mechanisms());
+        lines.extend(self.may_introduce.then(|| xclient::EXTENSION.to_owned()));
         lines.push("ENHANCEDSTATUSCODES".to_owned());
         let (last, others) = lines.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
         let others: String = others.iter().flat_map(|line| ["250-", line, "\r\n"]).collect();

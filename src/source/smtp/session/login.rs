@@ -34,6 +34,11 @@ impl<'a> Session<'a> {
         self.step(step, out)
     }
 
+    /// Whatever was said of oneself was said by somebody else, or in the clear.
+    pub(super) fn forget_login(&mut self) {
+        (self.exchange, self.identity, self.client.user) = (None, None, None);
+    }
+
     /// The mechanisms for EHLO; none where nobody can log in.
     pub(super) fn offered_mechanisms(&self) -> Option<String> {
         let users = self.policy.users.as_deref().filter(|_| self.is_protected())?;

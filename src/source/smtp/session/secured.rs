@@ -5,14 +5,13 @@
 
 use super::super::config::TlsMode;
 use super::{Next, Session, reply};
-use crate::source::intake::Client;
 
 impl Session<'_> {
     /// TLS has begun, by STARTTLS or at once: nothing has been said yet (RFC 3207 §4.2).
     pub(in super::super) fn tls_started(&mut self) {
         self.lines.reset();
-        (self.greeted, self.transaction, self.exchange, self.identity) = (false, None, None, None);
-        self.client = Client { tls: true, ..Client::at(self.client.address, self.client.peer) };
+        (self.client.tls, self.greeted, self.transaction) = (true, false, None);
+        self.forget_login();
     }
 
     /// Whether EHLO names STARTTLS.

@@ -32,6 +32,7 @@ fn policy_of(role: Role) -> Policy {
         rate: None,
         users: None,
         limits,
+        xclient_from: Networks::default(),
         routing,
     }
 }
@@ -46,7 +47,11 @@ struct Seen {
 
 /// Runs a dialogue whose bytes arrive in pieces; every message is committed.
 fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
-    let (mut session, mut out, mut seen) = (Session::new(policy, remote()), Vec::new(), Seen::default());
+    run_in(&mut Session::new(policy, remote()), pieces)
+}
+
+fn run_in(session: &mut Session<'_>, pieces: &[&[u8]]) -> Seen {
+    let (mut out, mut seen) = (Vec::new(), Seen::default());
     'pieces: for piece in pieces {
         let mut rest = *piece;
         loop {
@@ -62,6 +67,7 @@ fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
                     assert!(rest.is_empty(), "input was left without a reason");
                     break;
                 }
+                Next::NewClient => session.greet(&mut out),
                 Next::StartTls => {
                     assert!(rest.is_empty(), "what came in the clear was left");
                     session.tls_started();
@@ -369,6 +375,48 @@ fn each_protocol_has_its_own_greeting() {
     assert!(lmtp.replies.contains("Send LHLO first"), "{}", lmtp.replies);
 }
 
+/// Everybody without an address may introduce others; the clients of a test have none.
+fn proxied_policy() -> Policy {
+    #[derive(serde::Deserialize)]
+    struct Setting {
+        xclient_from: Networks,
+    }
+    let Setting { xclient_from } = toml::from_str("xclient_from = ['unix']").unwrap();
+    Policy { xclient_from, ..policy() }
+}
+
+fn proxied(dialogue: &str) -> (Seen, Client) {
+    let (policy, wire) = (proxied_policy(), dialogue.replace('\n', "\r\n"));
+    let mut session = Session::new(&policy, Client::at(None, Peer::Loopback));
+    let seen = run_in(&mut session, &[wire.as_bytes()]);
+    (seen, session.client().clone())
+}
+
+#[test]
+fn a_trusted_proxy_introduces_its_client() {
+    let (seen, client) = proxied("EHLO proxy\nXCLIENT ADDR=192.0.2.1 NAME=x\nMAIL FROM:<>\nEHLO c\nMAIL FROM:<>\n");
+    assert_eq!(codes(&seen), ["250", "220", "503 5.5.1", "250", "250 2.1.0"]);
+    assert_eq!(seen.replies.matches("250-XCLIENT NAME ADDR").count(), 2, "{}", seen.replies);
+    let expected = Client::at("192.0.2.1".parse().ok(), Peer::Remote);
+    assert_eq!(client, Client { helo: Some("c".into()), ..expected.clone() });
+
+    let (seen, client) = proxied("XCLIENT HELO=c ADDR=192.0.2.1\nMAIL FROM:<>\nRSET\nEHLO proxy\n");
+    assert_eq!(codes(&seen), ["220", "250 2.1.0", "250 2.0.0", "250"]);
+    assert_eq!(client, Client { helo: Some("c".into()), ..expected }, "the proxy's own name is nobody's");
+}
+
+#[test]
+fn only_a_trusted_proxy_introduces_and_only_between_transactions() {
+    let seen = talk("EHLO c\nXCLIENT ADDR=192.0.2.1\nMAIL FROM:<>\n");
+    assert_eq!(codes(&seen), ["250", "550 5.7.0", "250 2.1.0"]);
+    assert!(!seen.replies.contains("XCLIENT"), "{}", seen.replies);
+    let (seen, client) = proxied("EHLO proxy\nMAIL FROM:<>\nXCLIENT ADDR=192.0.2.1\nRSET\nXCLIENT ADDR=x\n");
+    assert_eq!(codes(&seen)[2..], ["503 5.5.1", "250 2.0.0", "501 5.5.4"]);
+    assert_eq!(client.address, None);
+    let nuisance = proxied(&"XCLIENT ADDR=192.0.2.1\n".repeat(200)).0;
+    assert_eq!((codes(&nuisance).pop().unwrap(), nuisance.end), ("421 4.7.0".to_owned(), Some(Next::HangUp)));
+}
+
 pub(super) fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
     cuts.extend([0, wire.len()]);
@@ -395,15 +443,17 @@ proptest! {
         lines in prop::collection::vec(prop_oneof![
             Just(TRANSACTION), Just("DATA\n"), Just(".\n"), Just("..\n"), Just("text\n"), Just("NOOP\n"), Just("\r"),
             Just("MAIL FROM:<a@b>\n"), Just("RCPT TO:<alice@example.org>\n"), Just("RCPT TO:<b@c>\n"), Just("QUIT\n"),
+            Just("XCLIENT ADDR=192.0.2.1\n"), Just("XCLIENT HELO=x\n"),
             Just("BDAT 5\n"), Just("BDAT 7 LAST\n"), Just("BDAT 0 LAST\n"), Just("RSET\n"),
         ], 0..20),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let wire = lines.concat().replace('\n', "\r\n").into_bytes();
-        let policy = policy();
-        prop_assert_eq!(run(&policy, &cut(&wire, &cuts)), run(&policy, &[&wire]));
+        let policy = proxied_policy();
+        let run = |pieces: &[&[u8]]| run_in(&mut Session::new(&policy, Client::at(None, Peer::Loopback)), pieces);
+        prop_assert_eq!(run(&cut(&wire, &cuts)), run(&[&wire]));
         let octets: Vec<&[u8]> = wire.chunks(1).collect();
-        prop_assert_eq!(run(&policy, &octets), run(&policy, &[&wire]));
+        prop_assert_eq!(run(&octets), run(&[&wire]));
     }
 
     /// So it is before and after STARTTLS; what comes after it comes after the handshake.
