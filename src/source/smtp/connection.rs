@@ -381,6 +381,8 @@ mod tests {
         let seat = Addresses::new(1).seat();
         let client = Client::at(None, Peer::Loopback);
         let session = Connection::new(server, client, seat, &receiver, &policy, &shutdown).run();
+        // What every session has, idle or not; TLS, logins and messages have their own when they come.
+        assert!(std::mem::size_of_val(&session) <= 2048, "{} octets", std::mem::size_of_val(&session));
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

@@ -39,6 +39,12 @@ impl<'a> Session<'a> {
         (self.exchange, self.identity, self.client.user) = (None, None, None);
     }
 
+    /// A trusted proxy has said who the client is, so that nothing is to be proven any more; or that it does not know.
+    pub(super) fn take_introduced_user(&mut self) {
+        let user = self.client.user.as_deref().zip(self.policy.users.as_deref());
+        (self.exchange, self.identity) = (None, user.and_then(|(name, users)| users.identity(name)));
+    }
+
     /// The mechanisms for EHLO; none where nobody can log in.
     pub(super) fn offered_mechanisms(&self) -> Option<String> {
         let users = self.policy.users.as_deref().filter(|_| self.is_protected())?;

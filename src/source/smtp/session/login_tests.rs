@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::sasl::{Attempt, Evidence, Verdict};
 use super::super::users::Users;
-use super::tests::{codes_of as codes, cut, policy};
+use super::tests::{codes_of as codes, cut, policy, proxied_policy};
 use super::*;
 use crate::source::intake::Peer;
 
@@ -218,6 +218,29 @@ fn who_may_write_to_some_accounts_writes_to_no_other() {
     let seen = talk(&format!("EHLO c\n{}{MAIL}", plain("bob", "stone")));
     assert_eq!(replies(&seen)[1..5], ["235 2.7.0", "250 2.1.0", "550 5.7.1", "554 5.5.1"]);
     assert_eq!(seen.messages, 0);
+}
+
+#[test]
+fn a_trusted_proxy_may_say_who_has_logged_in_and_nobody_else() {
+    let dialogue = "EHLO p\r\nXCLIENT ADDR=192.0.2.1 LOGIN=alice\r\nEHLO c\r\nMAIL FROM:<>\r\nRSET\r\n\
+                    XCLIENT LOGIN=[UNAVAILABLE]\r\nEHLO c\r\nMAIL FROM:<>\r\nXCLIENT LOGIN=eve\r\nEHLO c\r\nMAIL FROM:<>\r\n";
+    let talk = |policy: &Policy| {
+        let (mut session, mut out, mut rest) =
+            (Session::new(policy, Client::at(None, Peer::Loopback)), Vec::new(), dialogue);
+        while !rest.is_empty() {
+            let (used, next) = session.receive(rest.as_bytes(), &mut out);
+            rest = &rest[used..];
+            if next == Next::NewClient {
+                session.greet(&mut out);
+            }
+        }
+        codes(&String::from_utf8(out).unwrap())
+    };
+    let trusting = Policy { xclient_from: proxied_policy().xclient_from, ..submission(TlsMode::Implicit) };
+    let expected =
+        ["250", "220", "250", "250 2.1.0", "250 2.0.0", "220", "250", "530 5.7.0", "220", "250", "530 5.7.0"];
+    assert_eq!(talk(&trusting), expected);
+    assert!(!talk(&submission(TlsMode::Implicit)).contains(&"250 2.1.0".to_owned()));
 }
 
 #[test]

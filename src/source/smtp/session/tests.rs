@@ -376,7 +376,7 @@ fn each_protocol_has_its_own_greeting() {
 }
 
 /// Everybody without an address may introduce others; the clients of a test have none.
-fn proxied_policy() -> Policy {
+pub(super) fn proxied_policy() -> Policy {
     #[derive(serde::Deserialize)]
     struct Setting {
         xclient_from: Networks,
