@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{Intake, Routing, RoutingError};
+use crate::source::intake::{Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
 use crate::source::smtp::{
     self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
@@ -60,6 +60,9 @@ pub enum StartError {
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
+    /// Senders are to be verified, and there are no name servers.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// A listener.
     #[error(
         "cannot listen on {address} for {protocol}; is another program using it? Give another with --{flag} ADDR:PORT"
@@ -130,11 +133,14 @@ impl Server {
         } else {
             None
         };
+        let metrics = Metrics::default();
+        let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
         let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
-            .with_received_max(config.smtp.received_max.get());
+            .with_received_max(config.smtp.received_max.get())
+            .with_authenticator(authenticator);
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
-        let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
+        let watcher = WatcherHandle::default();
         imap::register_metrics(&metrics);
         let dovecot_push = config.dovecot.secret().await?.map(|secret| {
             let (watcher, event_log) = (watcher.clone(), event_log.clone());
@@ -311,7 +317,11 @@ impl Server {
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let recipients = |config: &Config| -> Vec<_> {
-        config.account.iter().map(|a| (a.name.clone(), a.content, a.addresses.clone())).collect()
+        config
+            .account
+            .iter()
+            .map(|a| (a.name.clone(), a.content, a.addresses.clone(), a.dmarc_fail, a.require))
+            .collect()
     };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
@@ -326,7 +336,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("the accounts' addresses", recipients(old) != recipients(new)),
+        ("what mail the accounts take", recipients(old) != recipients(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }

@@ -162,6 +162,7 @@ impl CliError {
                 | StartError::Routing(_)
                 | StartError::Tls(_)
                 | StartError::User(_)
+                | StartError::Resolver(_)
                 | StartError::DovecotSecret(_)
                 | StartError::MailOverHttp(_)
                 | StartError::EventLog(OpenError::Folder(..)),

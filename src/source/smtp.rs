@@ -5,7 +5,6 @@
 //! [`serve`] accepts connections and ends them. The receiver keeps no mail and relays none: what it answers with 250
 //! is committed to the event log, in one append for all recipients.
 
-mod authenticator;
 mod budget;
 mod channel;
 mod collector;
@@ -19,6 +18,7 @@ mod limits;
 mod line;
 mod listener;
 mod lockout;
+mod logins;
 mod metrics;
 mod parameter;
 mod places;

@@ -13,7 +13,7 @@ use super::limits::ListenerSettings;
 use super::session::Role;
 use super::tls::TlsFiles;
 use super::users::UserConfig;
-use crate::source::intake::{Intake, Path, WHOLE_MAX};
+use crate::source::intake::{Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, WHOLE_MAX};
 use crate::source::networks::Networks;
 
 /// `[smtp]`: the SMTP receiver.
@@ -89,6 +89,8 @@ pub struct SmtpConfig {
     pub auth_lockout: Duration,
     /// Who may log in on listeners whose role is `"submission"`. Default: none.
     pub user: Vec<UserConfig>,
+    /// How it is found out who really sent a message.
+    pub message_authentication: MessageAuthenticationConfig,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
 }
@@ -146,6 +148,10 @@ pub struct ListenerConfig {
     /// How long replies may stay unread here. Default: `smtp.reply_timeout`.
     #[serde(default, with = "humantime_serde")]
     pub reply_timeout: Option<Duration>,
+    /// Whether messages are verified that come here. Default: for SMTP, what `smtp.message_authentication` says; for LMTP
+    /// false, since the mail server has done so.
+    #[serde(default)]
+    pub verify: Option<bool>,
 }
 
 impl ListenerConfig {
@@ -168,6 +174,7 @@ impl ListenerConfig {
             command_timeout: None,
             data_bytes_per_second_min: None,
             reply_timeout: None,
+            verify: None,
         }
     }
 
@@ -292,6 +299,7 @@ impl Default for SmtpConfig {
             auth_failure_delay: Duration::from_secs(1),
             auth_lockout: Duration::from_mins(15),
             user: Vec::new(),
+            message_authentication: MessageAuthenticationConfig::default(),
             listener: Vec::new(),
         }
     }
@@ -331,6 +339,9 @@ pub enum SmtpConfigError {
     /// LMTP where only SMTP may be spoken.
     #[error("a `smtp.listener` speaks LMTP on port 25, which is SMTP's (RFC 2033 §5); 24 is usual for LMTP")]
     LmtpPort,
+    /// How senders are verified.
+    #[error(transparent)]
+    MessageAuthentication(#[from] MessageAuthenticationConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -374,6 +385,7 @@ impl SmtpConfig {
             return Err(SmtpConfigError::LmtpPort);
         }
         self.check_users()?;
+        self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
         if self.append_timeout.is_zero() {
             return Err(SmtpConfigError::Timeout("append_timeout"));
         }

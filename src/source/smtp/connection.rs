@@ -29,7 +29,7 @@ use super::rate::MessageRate;
 use super::receiver::Receiver;
 use super::sasl::{Attempt, Verdict};
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Client, Mail, Outcome, QueueId};
+use crate::source::intake::{Client, Examine, Mail, Outcome, QueueId};
 
 /// How long a line that ended with LF alone waits for its other half, which a packet may have cut off.
 const BARE_LF_WAIT: Duration = Duration::from_secs(1);
@@ -187,10 +187,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Finds out whether the client is who it says, which may take its time.
     async fn verify(&mut self, attempt: Attempt) -> Next {
-        let Receiver { authenticator, metrics, .. } = self.receiver;
+        let Receiver { logins, metrics, .. } = self.receiver;
         let judging = async {
-            match authenticator {
-                Some(authenticator) => authenticator.judge(attempt, self.session.client().address, metrics).await,
+            match logins {
+                Some(logins) => logins.judge(attempt, self.session.client().address, metrics).await,
                 None => Verdict::Unavailable,
             }
         };
@@ -284,29 +284,33 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Transaction { from, recipients, message } = transaction;
         let Receiver { intake, metrics, .. } = self.receiver;
         let queue_id = QueueId::new();
-        let outcome = match self.holding.complete(message).await {
+        let outcomes = match self.holding.complete(message).await {
             Ok(message) => {
                 let (origin, client, bytes) = (self.policy.role.origin(), self.session.client().clone(), message.len());
-                let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
+                let is_final_delivery = self.policy.role.replies_for_each();
+                let examine = Examine::of(&client, self.policy.verify, is_final_delivery);
+                let mail = Mail { origin, queue_id, client, examine, from, recipients, message };
+                let outcomes =
+                    if is_final_delivery { intake.take_each(mail).await } else { vec![intake.take(mail).await] };
                 self.holding.clear();
-                if outcome == Outcome::Committed {
+                if outcomes.contains(&Outcome::Committed) {
                     if let Some((mut rate, address)) = self.rate() {
                         rate.count(address, Instant::now());
                     }
                     metrics.messages.inc();
                     metrics.message_octets.inc_by(bytes as u64);
-                } else {
+                } else if !outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))) {
                     metrics.messages_failed.inc();
                 }
-                outcome
+                outcomes
             }
             Err(err) => {
                 self.not_held(&err);
-                err.outcome()
+                vec![err.outcome()]
             }
         };
         self.deadline.restart(Instant::now());
-        self.session.delivered(queue_id, outcome, &mut self.out)
+        self.session.delivered(queue_id, &outcomes, &mut self.out)
     }
 
     /// Writes all replies, within the time that a client has to read them.

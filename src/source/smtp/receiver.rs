@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
-use super::authenticator::Authenticator;
 use super::config::{SmtpConfig, TlsMode};
 use super::connection::{Connection, Shutdown};
 use super::holding::Room;
 use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
+use super::logins::Logins;
 use super::metrics::SmtpMetrics;
 use super::places::Addresses;
 use super::proxy_header::{self, Source};
@@ -41,7 +41,7 @@ pub struct Receiver {
     pub(super) room: Room,
     pub(super) metrics: SmtpMetrics,
     /// Without it, nobody can log in.
-    pub(super) authenticator: Option<Authenticator>,
+    pub(super) logins: Option<Logins>,
     addresses: Addresses,
     /// For sessions at the same time.
     slots: Arc<Semaphore>,
@@ -55,18 +55,18 @@ impl Receiver {
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, intake, room, metrics, authenticator: None, addresses, slots }
+        Self { config, intake, room, metrics, logins: None, addresses, slots }
     }
 
     /// Lets users log in on listeners for submission, and the bearers of tokens that `key` has signed.
     #[must_use]
     pub fn with_users(mut self, users: Users, key: Option<Arc<SigningKey>>) -> Self {
-        self.authenticator = Some(Authenticator::new(users, key, &self.config));
+        self.logins = Some(Logins::new(users, key, &self.config));
         self
     }
 
     fn users(&self) -> Option<Arc<Users>> {
-        self.authenticator.as_ref().map(|authenticator| Arc::clone(&authenticator.users))
+        self.logins.as_ref().map(|logins| Arc::clone(&logins.users))
     }
 
     /// What holds for the sessions of a listener.
@@ -81,6 +81,7 @@ impl Receiver {
             users: self.users().filter(|_| settings.role == Role::Submission),
             limits: settings.limits.clone(),
             xclient_from: settings.xclient_from.clone(),
+            verify: settings.verify,
             routing: self.intake.routing(),
         }
     }

@@ -25,7 +25,7 @@ struct Seen {
     end: Option<Next>,
 }
 
-/// Answers attempts as the authenticator does, but for its patience.
+/// Answers attempts as the logins does, but for its patience.
 fn judge(policy: &Policy, attempt: &Attempt) -> Verdict {
     let users = policy.users.as_deref().unwrap();
     let identity = match &attempt.evidence {
@@ -58,7 +58,7 @@ fn run(policy: &Policy, peer: Peer, has_tls: bool, pieces: &[&[u8]]) -> Seen {
             match next {
                 Next::Deliver(_) => {
                     seen.messages += 1;
-                    session.delivered(QueueId::numbered(1), Outcome::Committed, &mut out);
+                    session.delivered(QueueId::numbered(1), &[Outcome::Committed], &mut out);
                 }
                 Next::StartTls => {
                     session.tls_started();

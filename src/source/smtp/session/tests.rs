@@ -33,6 +33,7 @@ fn policy_of(role: Role) -> Policy {
         users: None,
         limits,
         xclient_from: Networks::default(),
+        verify: None,
         routing,
     }
 }
@@ -61,7 +62,7 @@ fn run_in(session: &mut Session<'_>, pieces: &[&[u8]]) -> Seen {
                 Next::Deliver(transaction) => {
                     let queue_id = QueueId::numbered(seen.messages.len() as u128);
                     seen.messages.push(transaction);
-                    assert_eq!(session.delivered(queue_id, Outcome::Committed, &mut out), Next::Read);
+                    assert_eq!(session.delivered(queue_id, &[Outcome::Committed], &mut out), Next::Read);
                 }
                 Next::Read => {
                     assert!(rest.is_empty(), "input was left without a reason");
@@ -281,7 +282,7 @@ fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
         let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
         assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
         out.clear();
-        assert_eq!(session.delivered(QueueId::numbered(1), outcome, &mut out), next);
+        assert_eq!(session.delivered(QueueId::numbered(1), &[outcome], &mut out), next);
         assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
     }
 }

@@ -19,14 +19,14 @@ const AT_ONCE: usize = 2;
 
 /// Judges attempts to log in.
 #[derive(Debug)]
-pub(super) struct Authenticator {
+pub(super) struct Logins {
     pub users: Arc<Users>,
     key: Option<Arc<SigningKey>>,
     lockout: Mutex<Lockout>,
     places: Semaphore,
 }
 
-impl Authenticator {
+impl Logins {
     /// `key` is what tokens are signed with, if they count.
     pub(super) fn new(users: Users, key: Option<Arc<SigningKey>>, config: &SmtpConfig) -> Self {
         let (max, delay) = (config.auth_failures_max.get(), config.auth_failure_delay);
@@ -107,10 +107,10 @@ mod tests {
     use crate::auth::{Claims, MercureClaims};
     use crate::event::TopicMatcher;
 
-    fn authenticator(key: Option<Arc<SigningKey>>) -> Authenticator {
+    fn logins(key: Option<Arc<SigningKey>>) -> Logins {
         let users = Users::predictable(&[("alice", "pencil", &[])], key.is_some());
         let max = NonZeroU32::new(3).unwrap();
-        Authenticator::new(users, key, &SmtpConfig { auth_failures_max: max, ..SmtpConfig::default() })
+        Logins::new(users, key, &SmtpConfig { auth_failures_max: max, ..SmtpConfig::default() })
     }
 
     fn attempt(name: &str, evidence: Evidence) -> Attempt {
@@ -124,22 +124,22 @@ mod tests {
     /// The clock is paused and runs on by itself where nothing else is to be done.
     #[tokio::test(start_paused = true)]
     async fn the_wrong_ones_wait_longer_each_time_and_are_locked_out_even_with_the_right_password() {
-        let (authenticator, metrics) = (authenticator(None), SmtpMetrics::default());
+        let (logins, metrics) = (logins(None), SmtpMetrics::default());
         let address = Some(IpAddr::from([192, 0, 2, 1]));
         let mut waited = Vec::new();
         for name in ["alice", "eve"] {
             for _ in 0..3 {
                 let began = Instant::now();
-                let verdict = authenticator.judge(attempt(name, Evidence::Proof(false)), address, &metrics).await;
+                let verdict = logins.judge(attempt(name, Evidence::Proof(false)), address, &metrics).await;
                 waited.push((began.elapsed().as_secs(), verdict == Verdict::LockedOut));
             }
         }
         let expected = [(1, false), (2, false), (4, true)];
         assert_eq!(waited, [expected, expected].concat(), "nobody can tell who exists");
-        let right = || authenticator.judge(password("alice", "pencil"), address, &metrics);
+        let right = || logins.judge(password("alice", "pencil"), address, &metrics);
         assert_eq!(right().await, Verdict::LockedOut);
         let elsewhere = Some(IpAddr::from([192, 0, 2, 2]));
-        let granted = authenticator.judge(password("alice", "pencil"), elsewhere, &metrics).await;
+        let granted = logins.judge(password("alice", "pencil"), elsewhere, &metrics).await;
         assert!(matches!(granted, Verdict::Granted(_)), "{granted:?}");
         tokio::time::advance(Duration::from_mins(15)).await;
         assert!(matches!(right().await, Verdict::Granted(_)), "it is over in time");
@@ -152,11 +152,11 @@ mod tests {
         let key = Arc::new(SigningKey::load_or_create(folder.path()).unwrap());
         let publish = vec![TopicMatcher::parse("mail/alice/{mailbox}").unwrap()];
         let claims = Claims { mercure: MercureClaims { publish, ..MercureClaims::default() }, ..Claims::default() };
-        let authenticator = authenticator(Some(Arc::clone(&key)));
-        let judge = async |claims: &Claims| authenticator.bearer(&Secret::new(&key.sign(claims)));
+        let logins = logins(Some(Arc::clone(&key)));
+        let judge = async |claims: &Claims| logins.bearer(&Secret::new(&key.sign(claims)));
         assert_eq!(judge(&claims).await.map(|identity| identity.name).as_deref(), Some("token"));
         assert_eq!(judge(&Claims { exp: Some(1), ..claims.clone() }).await, None);
         assert_eq!(judge(&Claims::default()).await, None, "it may do nothing here");
-        assert_eq!(authenticator.bearer(&Secret::new("x.y.z")), None);
+        assert_eq!(logins.bearer(&Secret::new("x.y.z")), None);
     }
 }
