@@ -26,8 +26,9 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
+use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{Authenticator, Intake, ResolverError, Routing, RoutingError};
+use crate::source::intake::{AddressSecrets, Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
 use crate::source::smtp::{
     self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
@@ -121,7 +122,7 @@ impl Server {
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
+        let routing = routing(&config).await?;
         let mut listeners = Vec::new();
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
@@ -135,9 +136,12 @@ impl Server {
         };
         let metrics = Metrics::default();
         let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
-        let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
+        let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get())
             .with_authenticator(authenticator);
+        if let Some(forward) = &config.smtp.forward {
+            intake = intake.with_forwarding(forward, &config.smtp.announced_name());
+        }
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let watcher = WatcherHandle::default();
@@ -232,6 +236,9 @@ impl Server {
             };
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
+        if let Some(forwarder) = self.forwarder() {
+            sources.spawn(forwarder.run(grace, stop.clone()));
+        }
         sources.watch(None, &self.config).await;
         let router = self.router(&streams, &upgraded);
         let (http, http_config) = (self.http.take(), self.config.http.clone());
@@ -266,21 +273,46 @@ impl Server {
         while hub.join_next().await.is_some() {}
     }
 
-    /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. Accounts that
-    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. Certificates of the mail
-    /// receiver are looked at. The rest is named and waits for a restart.
+    /// What sends mail on, if anything does.
+    fn forwarder(&self) -> Option<Forwarder> {
+        let smtp = &self.config.smtp;
+        let Some(config) = smtp.forward.clone() else {
+            let waiting = self.event_log.outbox_totals().recipients;
+            if waiting > 0 {
+                tracing::warn!(
+                    waiting,
+                    "mail waits to be forwarded and [smtp.forward] is gone; it goes on when it is back"
+                );
+            }
+            return None;
+        };
+        Some(Forwarder::new(config, &smtp.announced_name(), self.event_log.clone(), &self.metrics))
+    }
+
+    /// Takes over what can be changed while the server runs: the accounts with their mailboxes and addresses, who else
+    /// gets mail, `[imap]` and `[jmap]`. Accounts that are watched and stay as they are go on undisturbed, unless it is
+    /// the section that changed. Certificates of the mail receiver are looked at. The rest is named and waits for a
+    /// restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
         self.certificates.iter().for_each(ServerTls::look_soon);
+        match routing(&config).await {
+            Ok(routing) => self.intake.replace_routing(routing),
+            Err(err) => {
+                let error: &dyn std::error::Error = &err;
+                tracing::error!(error, "recipients are not reloaded, mail goes where it went before");
+            }
+        }
         self.registry.replace(&config.account);
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
         }
         sources.watch(Some(&self.config), &config).await;
         (self.config.account, self.config.imap, self.config.jmap) = (config.account, config.imap, config.jmap);
+        (self.config.smtp.route, self.config.smtp.local_domains) = (config.smtp.route, config.smtp.local_domains);
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 
@@ -316,17 +348,13 @@ impl Server {
 
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let recipients = |config: &Config| -> Vec<_> {
-        config
-            .account
-            .iter()
-            .map(|a| (a.name.clone(), a.content, a.addresses.clone(), a.dmarc_fail, a.require))
-            .collect()
+    let senders = |config: &Config| -> Vec<_> {
+        config.account.iter().map(|a| (a.name.clone(), a.dmarc_fail, a.require)).collect()
     };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
-        ("[smtp]", old.smtp != new.smtp),
+        ("[smtp]", old.smtp.at_start() != new.smtp.at_start()),
         ("[dovecot]", old.dovecot != new.dovecot),
         ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
@@ -336,9 +364,16 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("what mail the accounts take", recipients(old) != recipients(new)),
+        ("what senders the accounts take mail from", senders(old) != senders(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+}
+
+/// Where mail goes, with the secrets of addresses as their files have them now.
+async fn routing(config: &Config) -> Result<Routing, RoutingError> {
+    let (accounts, routes) = (&config.account, &config.smtp.route);
+    let secrets = AddressSecrets::read(accounts, routes).await?;
+    Routing::with_routes(accounts, routes, config.smtp.local_domains.as_deref(), &secrets)
 }
 
 async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, StartError> {

@@ -13,7 +13,10 @@ use super::limits::ListenerSettings;
 use super::session::Role;
 use super::tls::TlsFiles;
 use super::users::UserConfig;
-use crate::source::intake::{Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, WHOLE_MAX};
+use crate::source::forward::{ForwardConfig, ForwardConfigError};
+use crate::source::intake::{
+    Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, RouteConfig, WHOLE_MAX,
+};
 use crate::source::networks::Networks;
 
 /// `[smtp]`: the SMTP receiver.
@@ -91,8 +94,12 @@ pub struct SmtpConfig {
     pub user: Vec<UserConfig>,
     /// How it is found out who really sent a message.
     pub message_authentication: MessageAuthenticationConfig,
+    /// Where mail goes beyond what accounts' `addresses` say, each an account's. Default: none.
+    pub route: Vec<RouteConfig>,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
+    /// The smart host that mail goes on through, for accounts and routes with a `forward`. Default: none.
+    pub forward: Option<ForwardConfig>,
 }
 
 /// `[[smtp.listener]]`: one more socket.
@@ -300,7 +307,9 @@ impl Default for SmtpConfig {
             auth_lockout: Duration::from_mins(15),
             user: Vec::new(),
             message_authentication: MessageAuthenticationConfig::default(),
+            route: Vec::new(),
             listener: Vec::new(),
+            forward: None,
         }
     }
 }
@@ -342,6 +351,9 @@ pub enum SmtpConfigError {
     /// How senders are verified.
     #[error(transparent)]
     MessageAuthentication(#[from] MessageAuthenticationConfigError),
+    /// `[smtp.forward]`.
+    #[error(transparent)]
+    Forward(#[from] ForwardConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -386,6 +398,7 @@ impl SmtpConfig {
         }
         self.check_users()?;
         self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
+        self.forward.as_ref().map_or(Ok(()), ForwardConfig::check)?;
         if self.append_timeout.is_zero() {
             return Err(SmtpConfigError::Timeout("append_timeout"));
         }
@@ -432,6 +445,11 @@ impl SmtpConfig {
             Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
             None => Ok(()),
         }
+    }
+
+    /// What is read at the start only: the section without what says where mail goes.
+    pub(crate) fn at_start(&self) -> Self {
+        Self { route: Vec::new(), local_domains: None, ..self.clone() }
     }
 
     /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.

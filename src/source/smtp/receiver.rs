@@ -82,7 +82,7 @@ impl Receiver {
             limits: settings.limits.clone(),
             xclient_from: settings.xclient_from.clone(),
             verify: settings.verify,
-            routing: self.intake.routing(),
+            routes: self.intake.routes(),
         }
     }
 }

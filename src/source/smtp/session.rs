@@ -26,7 +26,7 @@ use super::tls::ServerTls;
 use super::users::{Identity, Users};
 use super::xclient;
 use crate::event::Origin;
-use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routing};
+use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routes, Routing};
 use crate::source::networks::Networks;
 use body::Body;
 
@@ -107,7 +107,7 @@ pub(super) struct Policy {
     /// Whether messages are verified that come here, where the configuration says so.
     pub verify: Option<bool>,
     /// Where recipients go.
-    pub routing: Arc<Routing>,
+    pub routes: Routes,
 }
 
 /// One message with its envelope, to be committed.
@@ -179,6 +179,8 @@ pub(super) struct Session<'a> {
 #[derive(Debug)]
 struct Open {
     from: Option<Path>,
+    /// What held at MAIL holds for all recipients.
+    routing: Arc<Routing>,
     smtputf8: bool,
     recipients: Vec<Recipient>,
     /// The message, when it comes by BDAT.
@@ -427,7 +429,8 @@ impl<'a> Session<'a> {
             return self.error(out, NEEDS_SMTPUTF8);
         }
         let Mail { from, parameters: MailParameters { smtputf8, .. } } = mail;
-        self.transaction = Some(Open { from, smtputf8, recipients: Vec::new(), chunks: None, refused: false });
+        let (routing, recipients) = (self.policy.routes.current(), Vec::new());
+        self.transaction = Some(Open { from, routing, smtputf8, recipients, chunks: None, refused: false });
         go_on(out, "250 2.1.0 Ok")
     }
 
@@ -450,12 +453,12 @@ impl<'a> Session<'a> {
         let refusal = if !open.smtputf8 && path.is_internationalized() {
             NEEDS_SMTPUTF8
         } else {
-            match self.policy.routing.route(&path, self.client.peer) {
+            match open.routing.route(&path, self.client.peer) {
                 Ok(destination) if self.identity.as_ref().is_some_and(|own| !own.may_write_to(&destination)) => {
                     "550 5.7.1 You may not write to this recipient"
                 }
                 Ok(destination) => {
-                    open.recipients.push(Recipient { path, destination });
+                    open.recipients.push(Recipient::new(path, destination));
                     return go_on(out, "250 2.1.5 Ok");
                 }
                 Err(NoRoute::UnknownRecipient) => "550 5.1.1 No such recipient here",

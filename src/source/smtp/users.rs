@@ -126,7 +126,11 @@ impl Identity {
         match &self.reach {
             Reach::All => true,
             Reach::Accounts(accounts) => accounts.contains(&to.account),
-            Reach::Token(authority) => authority.may_publish(&[Topic::mailbox(&to.account, &to.mailbox)]),
+            Reach::Token(authority) => {
+                let mailbox = Topic::mailbox(&to.account, &to.mailbox);
+                let topics: Vec<Topic> = std::iter::once(mailbox).chain(to.topics.iter().cloned()).collect();
+                authority.may_publish(&topics)
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ fn policy_of(role: Role) -> Policy {
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
         ..Account::new(AccountName::parse("alice").unwrap())
     };
-    let routing = Arc::new(Routing::new(&[alice], None).unwrap());
+    let routes = Routing::new(&[alice], None).unwrap().into();
     let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
     Policy {
         role,
@@ -34,7 +34,7 @@ fn policy_of(role: Role) -> Policy {
         limits,
         xclient_from: Networks::default(),
         verify: None,
-        routing,
+        routes,
     }
 }
 
