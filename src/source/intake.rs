@@ -34,7 +34,7 @@ pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
 pub use routing::{AddressSecrets, Entry, RouteConfig, Routing, RoutingError};
-pub(crate) use routing::{NoRoute, Peer};
+pub(crate) use routing::{Destination, NoRoute, Peer};
 use spool::Whole;
 pub(crate) use spool::{Message, Spool, SpoolFile, WHOLE_MAX};
 
