@@ -1,5 +1,11 @@
 //! The parts of postrider that are fuzzed, by their source files alone: a target is built in seconds.
 
+/// What events are made of.
+#[path = "../../../src/event.rs"]
+#[allow(dead_code, reason = "the receiver needs some of it")]
+pub mod event;
+pub mod source;
+
 #[path = "../../../src/source/imap"]
 mod imap {
     #[allow(missing_docs, reason = "as in postrider, where it is private")]
