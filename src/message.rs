@@ -6,6 +6,7 @@
 //! is really sent. Sources call this and put the result into their events; trimming by account is theirs.
 
 mod address;
+pub mod authentication;
 mod charset;
 mod date;
 mod encoded_word;
@@ -137,6 +138,11 @@ pub fn decoded_line(text: &str) -> Option<String> {
 /// The addresses in a text that the server has decoded, such as `Ada Lovelace <ada@example.org>`.
 pub fn decoded_addresses(text: &str) -> Vec<Address> {
     address::parse_list(printable::line(text).as_bytes(), FROM_MAX)
+}
+
+/// The first `max` addresses of a raw field value, or of a list that somebody typed; a local user has no `@`.
+pub fn addresses(list: &[u8], max: usize) -> Vec<Address> {
+    address::parse_list(list, max)
 }
 
 /// The identifier in a `Message-ID` that stands alone, with its angle brackets.

@@ -27,7 +27,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{Intake, Routing, RoutingError};
+use crate::source::intake::{Authenticator, Intake, ResolverError, Routing, RoutingError};
+use crate::source::mail_over_http;
 use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -45,12 +46,18 @@ pub enum StartError {
     /// The secret that Dovecot sends.
     #[error("cannot receive what Dovecot pushes without its secret, see `[dovecot]`")]
     DovecotSecret(#[from] PasswordError),
+    /// What a provider proves itself with.
+    #[error(transparent)]
+    MailOverHttp(#[from] mail_over_http::SecretError),
     /// The mail receiver's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
+    /// Senders are to be verified, and there are no name servers.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// A listener.
     #[error(
         "cannot listen on {address} for {protocol}; is another program using it? Give another with --{flag} ADDR:PORT"
@@ -92,6 +99,7 @@ pub struct Server {
     registry: Registry,
     watcher: WatcherHandle,
     dovecot_push: Option<dovecot_push::Receiver>,
+    mail_over_http: mail_over_http::Receiver,
     metrics: Metrics,
     hub: Hub,
     gate: Gate,
@@ -113,11 +121,14 @@ impl Server {
         }
         let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
+        let metrics = Metrics::default();
+        let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
         let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
-            .with_received_max(config.smtp.received_max.get());
+            .with_received_max(config.smtp.received_max.get())
+            .with_authenticator(authenticator);
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
-        let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
+        let watcher = WatcherHandle::default();
         imap::register_metrics(&metrics);
         let dovecot_push = config.dovecot.secret().await?.map(|secret| {
             let (watcher, event_log) = (watcher.clone(), event_log.clone());
@@ -128,6 +139,14 @@ impl Server {
         });
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
+        let limits = mail_over_http::Limits {
+            message_bytes_max: config.smtp.message_bytes_max.get(),
+            recipients_max: config.smtp.recipients_max.get(),
+            memory_bytes_max: config.mail_over_http.memory_bytes_max.get(),
+            signature_age_max: config.mail_over_http.signature_age_max,
+        };
+        let secrets = config.mail_over_http.secrets().await?;
+        let mail_over_http = mail_over_http::Receiver::new(gate.clone(), secrets, limits, intake.clone(), &metrics);
         let http_address = http.local_addr().unwrap_or(config.http.listen);
         let http = Some(http);
         Ok(Self {
@@ -141,6 +160,7 @@ impl Server {
             registry,
             watcher,
             dovecot_push,
+            mail_over_http,
             metrics,
             hub,
             gate,
@@ -266,6 +286,7 @@ impl Server {
         };
         transport::router(transports)
             .merge(api::router(api))
+            .merge(mail_over_http::router(self.mail_over_http.clone()))
             .merge(web::router())
             .merge(self.dovecot_push.clone().map(dovecot_push::router).unwrap_or_default())
             .fallback(http::not_found)
@@ -279,13 +300,18 @@ impl Server {
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let recipients = |config: &Config| -> Vec<_> {
-        config.account.iter().map(|a| (a.name.clone(), a.content, a.addresses.clone())).collect()
+        config
+            .account
+            .iter()
+            .map(|a| (a.name.clone(), a.content, a.addresses.clone(), a.dmarc_fail, a.require))
+            .collect()
     };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
         ("[smtp]", old.smtp != new.smtp),
         ("[dovecot]", old.dovecot != new.dovecot),
+        ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
         ("[stream]", old.stream != new.stream),
         ("[event_log]", old.event_log != new.event_log),
@@ -293,7 +319,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("the accounts' addresses", recipients(old) != recipients(new)),
+        ("what mail the accounts take", recipients(old) != recipients(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }

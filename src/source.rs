@@ -8,5 +8,6 @@ mod health;
 pub mod imap;
 pub mod intake;
 pub mod jmap;
+pub mod mail_over_http;
 pub mod networks;
 pub mod smtp;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::ListenerSettings;
 use super::session::Role;
 use super::tls::TlsFiles;
-use crate::source::intake::{Intake, Path, WHOLE_MAX};
+use crate::source::intake::{Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, WHOLE_MAX};
 use crate::source::networks::Networks;
 
 /// `[smtp]`: the SMTP receiver.
@@ -73,6 +73,8 @@ pub struct SmtpConfig {
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
+    /// How it is found out who really sent a message.
+    pub message_authentication: MessageAuthenticationConfig,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
 }
@@ -126,6 +128,10 @@ pub struct ListenerConfig {
     /// How long replies may stay unread here. Default: `smtp.reply_timeout`.
     #[serde(default, with = "humantime_serde")]
     pub reply_timeout: Option<Duration>,
+    /// Whether messages are verified that come here. Default: for SMTP, what `smtp.message_authentication` says; for LMTP
+    /// false, since the mail server has done so.
+    #[serde(default)]
+    pub verify: Option<bool>,
 }
 
 impl ListenerConfig {
@@ -147,6 +153,7 @@ impl ListenerConfig {
             command_timeout: None,
             data_bytes_per_second_min: None,
             reply_timeout: None,
+            verify: None,
         }
     }
 
@@ -266,6 +273,7 @@ impl Default for SmtpConfig {
             append_timeout: Duration::from_secs(30),
             received_max: NonZeroUsize::MIN.saturating_add(Intake::RECEIVED_MAX - 1),
             local_domains: None,
+            message_authentication: MessageAuthenticationConfig::default(),
             listener: Vec::new(),
         }
     }
@@ -304,6 +312,9 @@ pub enum SmtpConfigError {
     /// LMTP where only SMTP may be spoken.
     #[error("a `smtp.listener` speaks LMTP on port 25, which is SMTP's (RFC 2033 §5); 24 is usual for LMTP")]
     LmtpPort,
+    /// How senders are verified.
+    #[error(transparent)]
+    MessageAuthentication(#[from] MessageAuthenticationConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -331,6 +342,7 @@ impl SmtpConfig {
         if self.listener.iter().any(|listener| listener.role == Role::Lmtp && is_25(&listener.listen)) {
             return Err(SmtpConfigError::LmtpPort);
         }
+        self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
         if self.append_timeout.is_zero() {
             return Err(SmtpConfigError::Timeout("append_timeout"));
         }

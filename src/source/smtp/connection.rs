@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -24,7 +25,7 @@ use super::holding::{HoldError, Holding, READ_BYTES};
 use super::places::Seat;
 use super::receiver::Receiver;
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Client, Mail, Outcome, QueueId};
+use crate::source::intake::{Client, Examine, Mail, Outcome, QueueId};
 
 /// How long a line that ended with LF alone waits for its other half, which a packet may have cut off.
 const BARE_LF_WAIT: Duration = Duration::from_secs(1);
@@ -64,6 +65,8 @@ pub(super) struct Connection<'a, S> {
     out: Vec<u8>,
     /// Input that came together with the end of a message.
     rest: Bytes,
+    /// Octets that were taken in since other sessions had their turn.
+    in_turn: usize,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
@@ -87,6 +90,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             holding: receiver.room.holding(),
             out: Vec::new(),
             rest: Bytes::new(),
+            in_turn: 0,
         }
     }
 
@@ -120,6 +124,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 Next::Deliver(transaction) => next = self.deliver(transaction).await,
                 Next::NewClient => next = self.new_client(),
                 _ => self.hold().await,
+            }
+            if self.in_turn >= READ_BYTES {
+                self.in_turn = 0;
+                // Who sends as fast as it can always has more to read; the others have something to say, too.
+                yield_now().await;
             }
             match next {
                 Next::Read | Next::Deliver(_) | Next::NewClient => {}
@@ -211,6 +220,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     fn take_in(&mut self, input: impl Input) -> Next {
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
+        self.in_turn = self.in_turn.saturating_add(used);
         self.deadline.advance(self.session.commands(), Instant::now());
         next
     }
@@ -238,26 +248,30 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Transaction { from, recipients, message } = transaction;
         let Receiver { intake, metrics, .. } = self.receiver;
         let queue_id = QueueId::new();
-        let outcome = match self.holding.complete(message).await {
+        let outcomes = match self.holding.complete(message).await {
             Ok(message) => {
                 let (origin, client, bytes) = (self.policy.role.origin(), self.session.client().clone(), message.len());
-                let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
+                let is_final_delivery = self.policy.role.replies_for_each();
+                let examine = Examine::of(&client, self.policy.verify, is_final_delivery);
+                let mail = Mail { origin, queue_id, client, examine, from, recipients, message };
+                let outcomes =
+                    if is_final_delivery { intake.take_each(mail).await } else { vec![intake.take(mail).await] };
                 self.holding.clear();
-                if outcome == Outcome::Committed {
+                if outcomes.contains(&Outcome::Committed) {
                     metrics.messages.inc();
                     metrics.message_octets.inc_by(bytes as u64);
-                } else {
+                } else if !outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))) {
                     metrics.messages_failed.inc();
                 }
-                outcome
+                outcomes
             }
             Err(err) => {
                 self.not_held(&err);
-                err.outcome()
+                vec![err.outcome()]
             }
         };
         self.deadline.restart(Instant::now());
-        self.session.delivered(queue_id, outcome, &mut self.out)
+        self.session.delivered(queue_id, &outcomes, &mut self.out)
     }
 
     /// Writes all replies, within the time that a client has to read them.

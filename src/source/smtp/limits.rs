@@ -24,6 +24,8 @@ pub struct ListenerSettings {
     pub proxy_protocol_from: Networks,
     /// Who may use XCLIENT.
     pub xclient_from: Networks,
+    /// Whether messages are verified that come here, where the configuration says so.
+    pub verify: Option<bool>,
     /// The bounds of its sessions.
     pub limits: Limits,
 }
@@ -62,6 +64,10 @@ impl ListenerSettings {
             tls_files,
             proxy_protocol_from: networks(&listener.proxy_protocol_from, &all.proxy_protocol_from),
             xclient_from: networks(&listener.xclient_from, &all.xclient_from),
+            verify: match role {
+                Role::Smtp => listener.verify.or(all.message_authentication.verify),
+                Role::Lmtp => listener.verify,
+            },
             limits: Limits::of(listener, all),
         }
     }

@@ -62,6 +62,7 @@ impl Receiver {
             certificate: tls.clone(),
             limits: settings.limits.clone(),
             xclient_from: settings.xclient_from.clone(),
+            verify: settings.verify,
             routing: self.intake.routing(),
         }
     }

@@ -65,7 +65,7 @@ impl Role {
     }
 
     /// Whether each recipient's delivery has a reply of its own.
-    fn replies_for_each(self) -> bool {
+    pub(super) fn replies_for_each(self) -> bool {
         self == Self::Lmtp
     }
 
@@ -93,6 +93,8 @@ pub(super) struct Policy {
     pub limits: Limits,
     /// Who may say whose mail it passes on.
     pub xclient_from: Networks,
+    /// Whether messages are verified that come here, where the configuration says so.
+    pub verify: Option<bool>,
     /// Where recipients go.
     pub routing: Arc<Routing>,
 }
@@ -208,19 +210,35 @@ impl<'a> Session<'a> {
         (used, Next::Read)
     }
 
-    /// Reports what became of the message that [`Next::Deliver`] handed out.
-    pub(super) fn delivered(&mut self, queue_id: QueueId, outcome: Outcome, out: &mut Vec<u8>) -> Next {
-        self.for_each_recipient(out, |session, out| match outcome {
+    /// Reports what became of the message that [`Next::Deliver`] handed out: for each recipient, or once for all. What
+    /// is said of it is said once by SMTP, and for each accepted recipient by LMTP (RFC 2033 §4.2). A reply that ends the
+    /// session ends it for all.
+    pub(super) fn delivered(&mut self, queue_id: QueueId, outcomes: &[Outcome], out: &mut Vec<u8>) -> Next {
+        let mut next = Next::Read;
+        for at in 0..self.replies_due {
+            let outcome = outcomes.get(at).or(outcomes.last()).copied().unwrap_or(Outcome::Failed);
+            next = self.say(queue_id, outcome, out);
+            if next == Next::HangUp {
+                break;
+            }
+        }
+        next
+    }
+
+    fn say(&mut self, queue_id: QueueId, outcome: Outcome, out: &mut Vec<u8>) -> Next {
+        match outcome {
             Outcome::Committed => {
-                session.misuse = Misuse { errors_total: session.misuse.errors_total, ..Misuse::default() };
+                self.misuse = Misuse { errors_total: self.misuse.errors_total, ..Misuse::default() };
                 go_on(out, &format!("250 2.0.0 Ok: queued as {queue_id}"))
             }
             // Not the client's error, so it does not count against it.
             Outcome::NoSpace => go_on(out, NO_SPACE),
             Outcome::Failed => go_on(out, "451 4.3.0 Message not stored, try again later"),
-            Outcome::ShuttingDown => session.shut_down(out),
+            Outcome::ShuttingDown => self.shut_down(out),
             Outcome::Loop => go_on(out, "554 5.4.6 Too many hops: the message goes round in circles"),
-        })
+            // Nor is this: a relay hands on what others wrote.
+            Outcome::Refused(refusal) => go_on(out, refusal.reply()),
+        }
     }
 
     /// Ends the session because postrider is shutting down.

@@ -24,8 +24,16 @@ fn policy_of(role: Role) -> Policy {
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
     let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
-    let xclient_from = Networks::default();
-    Policy { role, hostname: "mx.example".into(), tls: TlsMode::None, certificate: None, limits, xclient_from, routing }
+    Policy {
+        role,
+        hostname: "mx.example".into(),
+        tls: TlsMode::None,
+        certificate: None,
+        limits,
+        xclient_from: Networks::default(),
+        verify: None,
+        routing,
+    }
 }
 
 /// What a client saw and what was handed out.
@@ -52,7 +60,7 @@ fn run_in(session: &mut Session<'_>, pieces: &[&[u8]]) -> Seen {
                 Next::Deliver(transaction) => {
                     let queue_id = QueueId::numbered(seen.messages.len() as u128);
                     seen.messages.push(transaction);
-                    assert_eq!(session.delivered(queue_id, Outcome::Committed, &mut out), Next::Read);
+                    assert_eq!(session.delivered(queue_id, &[Outcome::Committed], &mut out), Next::Read);
                 }
                 Next::Read => {
                     assert!(rest.is_empty(), "input was left without a reason");
@@ -254,7 +262,7 @@ fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
         let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
         assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
         out.clear();
-        assert_eq!(session.delivered(QueueId::numbered(1), outcome, &mut out), next);
+        assert_eq!(session.delivered(QueueId::numbered(1), &[outcome], &mut out), next);
         assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
     }
 }
