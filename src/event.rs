@@ -166,6 +166,12 @@ pub struct Attachment {
     pub content_type: String,
     /// Size in octets: decoded where the message was at hand, else as transferred.
     pub size: u64,
+    /// Where it can be fetched, where its account keeps attachments. Whoever has the link can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_expires: Option<Timestamp>,
 }
 
 /// How urgent the sender says that a message is.
