@@ -27,6 +27,7 @@ use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, Oa
 use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::jmap::JmapConfig;
+use crate::source::mail_over_http::MailOverHttpConfig;
 use crate::source::smtp::{ListenerConfig, SmtpConfig};
 use crate::transport::StreamConfig;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
+    /// Mail that comes by HTTP.
+    pub mail_over_http: MailOverHttpConfig,
     /// What passwords and tokens in the data folder are sealed with.
     pub credentials: CredentialsConfig,
     /// Tokens and where they may come from.

@@ -8,4 +8,5 @@ mod health;
 pub mod imap;
 pub mod intake;
 pub mod jmap;
+pub mod mail_over_http;
 pub mod smtp;

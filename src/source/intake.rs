@@ -6,6 +6,7 @@
 mod authentication;
 mod client;
 mod delivery;
+mod parsing;
 mod path;
 mod routing;
 mod spool;
@@ -27,6 +28,7 @@ use authentication::{Verdict, refused_for_all};
 pub(crate) use client::Client;
 use delivery::Found;
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
+use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
 pub(crate) use routing::{NoRoute, Peer};
 pub use routing::{Routing, RoutingError};
@@ -40,6 +42,7 @@ pub struct Intake {
     event_log: EventLog,
     spool: Spool,
     authenticator: Arc<Authenticator>,
+    parsing: Parsing,
     append_timeout: Duration,
     received_max: usize,
 }
@@ -51,9 +54,15 @@ impl Intake {
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
         let spool = Spool::new(event_log.folder().join("spool"));
-        let received_max = Self::RECEIVED_MAX;
-        let authenticator = Arc::default();
-        Self { routing: Arc::new(routing), event_log, spool, authenticator, append_timeout, received_max }
+        Self {
+            routing: Arc::new(routing),
+            event_log,
+            spool,
+            parsing: Parsing::default(),
+            authenticator: Arc::default(),
+            append_timeout,
+            received_max: Self::RECEIVED_MAX,
+        }
     }
 
     /// Refuses messages with more `Received` fields than this: they go round in circles (RFC 5321 §6.3).
@@ -136,7 +145,7 @@ impl Intake {
             debug!(queue_id = %mail.queue_id, received, max = self.received_max, "mail loop, message refused");
             return Err(Outcome::Loop);
         }
-        self.authenticator.examine(mail, octets).await.map_err(unreadable)
+        self.authenticator.examine(mail, octets, &self.parsing).await.map_err(unreadable)
     }
 
     async fn commit(
@@ -152,6 +161,6 @@ impl Intake {
             self.authenticator.count(Verdict::Mark);
         }
         let found = Found { octets, authentication, suspicious };
-        delivery::commit(&self.event_log, mail, found, self.append_timeout).await
+        delivery::commit(&self.event_log, &self.parsing, mail, found, self.append_timeout).await
     }
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{Timestamp, Unit};
 use tracing::{debug, warn};
-use uuid::Uuid;
 use uuid::fmt::Simple;
 
 use super::client::Client;
+use super::parsing::Parsing;
 use super::path::Path;
 use super::routing::Destination;
 use super::spool::{Message, Whole};
@@ -21,9 +21,6 @@ use super::{Examine, Refusal};
 use crate::event::{Authentication, Content, Draft, Envelope, EventKind, Origin, Priority};
 use crate::event_log::{Append, AppendError, DedupKey, EventLog};
 use crate::message::summarise;
-
-/// Above this, parsing takes long enough to hold up other sessions of its thread: about a millisecond.
-const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// One message with its envelope, to be committed.
 #[derive(Debug)]
@@ -71,13 +68,15 @@ pub(crate) struct QueueId(Simple);
 impl QueueId {
     /// A name that no other message has.
     pub(crate) fn new() -> Self {
-        Self(Uuid::now_v7().simple())
+        let ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        // `now_v7` asks the system for random octets, for each message again.
+        Self(uuid::Builder::from_unix_timestamp_millis(ms, &rand::random()).into_uuid().simple())
     }
 
     /// A name that a test knows beforehand.
     #[cfg(test)]
     pub(crate) fn numbered(number: u128) -> Self {
-        Self(Uuid::from_u128(number).simple())
+        Self(uuid::Uuid::from_u128(number).simple())
     }
 }
 
@@ -104,21 +103,23 @@ pub(crate) enum Outcome {
     Refused(Refusal),
 }
 
-/// Commits one message, of which all was `found` that is to be known; see [`super::Intake::take`].
-pub(super) async fn commit(event_log: &EventLog, mail: Mail, found: Found, append_timeout: Duration) -> Outcome {
+/// Commits one message, of which `found` is known; see [`super::Intake::take`].
+pub(super) async fn commit(
+    event_log: &EventLog,
+    parsing: &Parsing,
+    mail: Mail,
+    found: Found,
+    append_timeout: Duration,
+) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
-    let append = if size <= INLINE_BYTES_MAX {
-        append_of(&mail, &found, received)
-    } else {
-        match tokio::task::spawn_blocking(move || append_of(&mail, &found, received)).await {
-            Ok(append) => append,
-            Err(err) => {
-                warn!(%queue_id, size, error = %err, "message not parsed");
-                return Outcome::Failed;
-            }
+    let append = match parsing.run(size, move || append_of(&mail, &found, received)).await {
+        Ok(append) => append,
+        Err(err) => {
+            warn!(%queue_id, size, error = %err, "message not parsed");
+            return Outcome::Failed;
         }
     };
     match tokio::time::timeout(append_timeout, event_log.append(append)).await {

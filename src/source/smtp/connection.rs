@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -57,6 +58,8 @@ pub(super) struct Connection<'a, S> {
     out: Vec<u8>,
     /// Input that came together with the end of a message.
     rest: Bytes,
+    /// Octets that were taken in since other sessions had their turn.
+    in_turn: usize,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
@@ -79,6 +82,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             holding: receiver.room.holding(),
             out: Vec::new(),
             rest: Bytes::new(),
+            in_turn: 0,
         }
     }
 
@@ -108,6 +112,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             match next {
                 Next::Deliver(transaction) => next = self.deliver(transaction).await,
                 _ => self.hold().await,
+            }
+            if self.in_turn >= READ_BYTES {
+                self.in_turn = 0;
+                // Who sends as fast as it can always has more to read; the others have something to say, too.
+                yield_now().await;
             }
             match next {
                 Next::Read | Next::Deliver(_) => {}
@@ -163,6 +172,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     fn take_in(&mut self, input: impl Input) -> Next {
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
+        self.in_turn = self.in_turn.saturating_add(used);
         self.deadline.advance(self.session.commands(), Instant::now());
         next
     }

@@ -20,14 +20,12 @@ use mail_auth::{
     Parameters, SpfOutput, SpfResult,
 };
 
-use tokio::task::spawn_blocking;
-
-use super::INLINE_BYTES_MAX;
 use super::config::{MessageAuthenticationConfig, NameServer};
 use super::evidence::{Evidence, Readable, Unverifiable};
 use super::lookups::{Cut, Lookups, Records};
 use crate::event::{Authentication, AuthenticationResult, AuthenticationSource, DmarcPolicy, SignatureResult};
 use crate::message::authentication::SIGNATURES_MAX;
+use crate::source::intake::parsing::Parsing;
 use crate::source::intake::spool::Whole;
 
 /// Questions that SPF may ask for one message. The standard allows ten mechanisms that ask (RFC 7208 §4.6.4); one of them,
@@ -182,16 +180,16 @@ impl Verifier {
 ///
 /// # Cancel safety
 /// Nothing is lost when the future is dropped.
-pub(super) async fn verify(verifier: Option<&Verifier>, octets: Whole, sender: Sender<'_>) -> Authentication {
+pub(super) async fn verify(
+    verifier: Option<&Verifier>,
+    parsing: &Parsing,
+    octets: Whole,
+    sender: Sender<'_>,
+) -> Authentication {
     let Some(verifier) = verifier else { return nothing_in_time(None, sender) };
-    let evidence = if octets.len() <= INLINE_BYTES_MAX {
-        let evidence = Evidence::gather(&octets);
-        drop(octets);
-        evidence
-    } else {
-        // A thread that could not read it is one that panicked, and nothing was found.
-        spawn_blocking(move || Evidence::gather(&octets)).await.unwrap_or(Err(Unverifiable))
-    };
+    let gathered = parsing.run(octets.len(), move || Evidence::gather(&octets)).await;
+    // A thread that could not read it is one that panicked, and nothing was found.
+    let evidence = gathered.unwrap_or(Err(Unverifiable));
     verifier.verify(evidence.as_ref().map_err(|_| Unverifiable), sender).await
 }
 
