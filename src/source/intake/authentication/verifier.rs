@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use mail_auth::arc::ArcError;
 use mail_auth::common::headers::Header;
 use mail_auth::dkim::DkimError;
 use mail_auth::dmarc::Policy;
@@ -84,9 +85,8 @@ impl Verifier {
     /// # Errors
     /// The system's cannot be found.
     pub(super) fn new(config: &MessageAuthenticationConfig) -> Result<Self, ResolverError> {
-        let wrong = |err: Box<dyn std::error::Error + Send + Sync>| ResolverError(err);
         let (servers, mut options) = if config.resolver.is_empty() {
-            read_system_conf().map_err(|err| wrong(err.into()))?
+            read_system_conf().map_err(|err| ResolverError(err.into()))?
         } else {
             let servers = config.resolver.iter().map(name_server).collect();
             (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
@@ -97,7 +97,7 @@ impl Verifier {
         options.max_active_requests = QUESTIONS_MAX;
         // What this machine calls its neighbours is nothing that a sender may use.
         options.use_hosts_file = ResolveHosts::Never;
-        let authenticator = MessageAuthenticator::new(servers, options).map_err(|err| wrong(err.into()))?;
+        let authenticator = MessageAuthenticator::new(servers, options).map_err(|err| ResolverError(err.into()))?;
         Ok(Self { authenticator, records: Records::default(), timeout: config.timeout })
     }
 
@@ -280,10 +280,10 @@ fn signature_result(result: &DkimResult) -> AuthenticationResult {
     match result {
         DkimResult::Pass => AuthenticationResult::Pass,
         // The crate says neutral; the signature is understood, and the text is not what was signed (RFC 8601 §2.7.1).
-        DkimResult::Neutral(Error::Dkim(DkimError::FailedBodyHashMatch)) | DkimResult::Fail(_) => {
-            AuthenticationResult::Fail
-        }
-        DkimResult::Neutral(Error::Arc(mail_auth::arc::ArcError::FailedBodyHashMatch)) => AuthenticationResult::Fail,
+        DkimResult::Neutral(
+            Error::Dkim(DkimError::FailedBodyHashMatch) | Error::Arc(ArcError::FailedBodyHashMatch),
+        )
+        | DkimResult::Fail(_) => AuthenticationResult::Fail,
         DkimResult::Neutral(_) => AuthenticationResult::Neutral,
         DkimResult::PermError(_) => AuthenticationResult::Permerror,
         DkimResult::TempError(_) => AuthenticationResult::Temperror,
