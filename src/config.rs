@@ -25,7 +25,9 @@ use crate::http::HttpConfig;
 use crate::hub::HubConfig;
 use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, OauthConfig};
 use crate::source::dovecot_push::DovecotConfig;
+use crate::source::forward::ForwardConfig;
 use crate::source::imap::ImapConfig;
+use crate::source::intake::RouteConfig;
 use crate::source::jmap::JmapConfig;
 use crate::source::mail_over_http::MailOverHttpConfig;
 use crate::source::smtp::{ListenerConfig, SmtpConfig};
@@ -163,13 +165,15 @@ impl Config {
     /// The default with one of everything that there may be several of, so that it has all keys.
     fn example() -> Self {
         #[expect(clippy::expect_used, reason = "a constant that a test reads")]
-        let name = "alice".parse().expect("`alice` is a name");
+        let name: crate::event::AccountName = "alice".parse().expect("`alice` is a name");
         let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com").into());
         let imap = ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") };
         let jmap = JmapEndpoint::new("jmap.example.org");
-        let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name) };
+        let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name.clone()) };
+        let forward = Some(ForwardConfig::new("smtp.example.org"));
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
-        let smtp = SmtpConfig { listener, ..SmtpConfig::default() };
+        let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
+        let smtp = SmtpConfig { route, listener, forward, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

@@ -61,6 +61,8 @@ pub enum EventKind {
     AccountAuthFailed,
     /// The server has something to say to the account's owner: `reason` is its text, once a day.
     AccountAlert,
+    /// A message that was to go on to another server was given up; `reason` says why, `data.to` to whom.
+    ForwardFailed,
     /// A publisher sent this over HTTP.
     Published,
 }
@@ -87,6 +89,7 @@ impl EventKind {
             Self::AccountDown => "AccountDown",
             Self::AccountAuthFailed => "AccountAuthFailed",
             Self::AccountAlert => "AccountAlert",
+            Self::ForwardFailed => "ForwardFailed",
             Self::Published => "Published",
         }
     }

@@ -27,7 +27,7 @@ use crate::event::{Address, Attachment, Content, MessageSummary, Priority};
 
 pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
-pub(crate) use trace::trace;
+pub(crate) use trace::{Trace, trace};
 
 use header::Fields;
 use mime_tree::{Part, Tree};

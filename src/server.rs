@@ -26,10 +26,11 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
+use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{Authenticator, Intake, ResolverError, Routing, RoutingError};
+use crate::source::intake::{AddressSecrets, Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
-use crate::source::smtp::{self, ListenerConfig, SocketAddress};
+use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -49,6 +50,9 @@ pub enum StartError {
     /// What a provider proves itself with.
     #[error(transparent)]
     MailOverHttp(#[from] mail_over_http::SecretError),
+    /// The mail receiver's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -89,6 +93,8 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
+    /// Of its listeners.
+    certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
     registry: Registry,
@@ -109,17 +115,21 @@ impl Server {
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
+        let routing = routing(&config).await?;
         let mut listeners = Vec::new();
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
         }
+        let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
         let metrics = Metrics::default();
         let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
-        let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
+        let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get())
             .with_authenticator(authenticator);
+        if let Some(forward) = &config.smtp.forward {
+            intake = intake.with_forwarding(forward, &config.smtp.announced_name());
+        }
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let watcher = WatcherHandle::default();
@@ -148,6 +158,7 @@ impl Server {
             http,
             http_address,
             smtp,
+            certificates,
             intake,
             event_log,
             registry,
@@ -169,6 +180,12 @@ impl Server {
     pub fn smtp_address(&self) -> Option<SocketAddr> {
         let listeners = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
         Some(listeners.first().and_then(smtp::Listener::address).unwrap_or(self.config.smtp.listen))
+    }
+
+    /// What else mail is received on: what is spoken there, and where.
+    pub fn smtp_listeners(&self) -> impl Iterator<Item = (Role, SocketAddress)> {
+        let main = usize::from(self.config.smtp.enabled);
+        self.smtp.iter().flatten().skip(main).map(|listener| (listener.role(), listener.place()))
     }
 
     /// The address of the page, with a token that is good for an hour behind `#`.
@@ -201,6 +218,9 @@ impl Server {
         if let Some(listeners) = self.smtp.take() {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), self.intake.clone(), &self.metrics);
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
+        }
+        if let Some(forwarder) = self.forwarder() {
+            sources.spawn(forwarder.run(grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;
         let router = self.router(&streams, &upgraded);
@@ -236,13 +256,38 @@ impl Server {
         while hub.join_next().await.is_some() {}
     }
 
-    /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. Accounts that
-    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. The rest is named and
-    /// waits for a restart.
+    /// What sends mail on, if anything does.
+    fn forwarder(&self) -> Option<Forwarder> {
+        let smtp = &self.config.smtp;
+        let Some(config) = smtp.forward.clone() else {
+            let waiting = self.event_log.outbox_totals().recipients;
+            if waiting > 0 {
+                tracing::warn!(
+                    waiting,
+                    "mail waits to be forwarded and [smtp.forward] is gone; it goes on when it is back"
+                );
+            }
+            return None;
+        };
+        Some(Forwarder::new(config, &smtp.announced_name(), self.event_log.clone(), &self.metrics))
+    }
+
+    /// Takes over what can be changed while the server runs: the accounts with their mailboxes and addresses, who else
+    /// gets mail, `[imap]` and `[jmap]`. Accounts that are watched and stay as they are go on undisturbed, unless it is
+    /// the section that changed. Certificates of the mail receiver are looked at. The rest is named and waits for a
+    /// restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
+        }
+        self.certificates.iter().for_each(ServerTls::look_soon);
+        match routing(&config).await {
+            Ok(routing) => self.intake.replace_routing(routing),
+            Err(err) => {
+                let error: &dyn std::error::Error = &err;
+                tracing::error!(error, "recipients are not reloaded, mail goes where it went before");
+            }
         }
         self.registry.replace(&config.account);
         if let Some(receiver) = &self.dovecot_push {
@@ -250,6 +295,7 @@ impl Server {
         }
         sources.watch(Some(&self.config), &config).await;
         (self.config.account, self.config.imap, self.config.jmap) = (config.account, config.imap, config.jmap);
+        (self.config.smtp.route, self.config.smtp.local_domains) = (config.smtp.route, config.smtp.local_domains);
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 
@@ -285,17 +331,13 @@ impl Server {
 
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let recipients = |config: &Config| -> Vec<_> {
-        config
-            .account
-            .iter()
-            .map(|a| (a.name.clone(), a.content, a.addresses.clone(), a.dmarc_fail, a.require))
-            .collect()
+    let senders = |config: &Config| -> Vec<_> {
+        config.account.iter().map(|a| (a.name.clone(), a.dmarc_fail, a.require)).collect()
     };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
-        ("[smtp]", old.smtp != new.smtp),
+        ("[smtp]", old.smtp.at_start() != new.smtp.at_start()),
         ("[dovecot]", old.dovecot != new.dovecot),
         ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
@@ -305,15 +347,25 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("what mail the accounts take", recipients(old) != recipients(new)),
+        ("what senders the accounts take mail from", senders(old) != senders(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }
 
-async fn receive_on(listener: &ListenerConfig) -> Result<smtp::Listener, StartError> {
-    smtp::Listener::bind(listener).await.map_err(|source| match listener.listen {
-        SocketAddress::Tcp(address) => StartError::Listen { protocol: "SMTP", flag: "smtp", address, source },
-        SocketAddress::Unix(ref path) => StartError::UnixSocket { path: path.clone(), source },
+/// Where mail goes, with the secrets of addresses as their files have them now.
+async fn routing(config: &Config) -> Result<Routing, RoutingError> {
+    let (accounts, routes) = (&config.account, &config.smtp.route);
+    let secrets = AddressSecrets::read(accounts, routes).await?;
+    Routing::with_routes(accounts, routes, config.smtp.local_domains.as_deref(), &secrets)
+}
+
+async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, StartError> {
+    smtp::Listener::bind(listener).await.map_err(|err| match (err, &listener.listen) {
+        (BindError::Socket(source), SocketAddress::Unix(path)) => StartError::UnixSocket { path: path.clone(), source },
+        (BindError::Socket(source), &SocketAddress::Tcp(address)) => {
+            StartError::Listen { protocol: "SMTP", flag: "smtp", address, source }
+        }
+        (BindError::Tls(err), _) => err.into(),
     })
 }
 

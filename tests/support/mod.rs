@@ -34,6 +34,7 @@ pub mod raw_imap;
 pub mod scripted_imap;
 pub mod server;
 pub mod small_volume;
+pub mod smart_host;
 pub mod smtp_client;
 pub mod stream;
 pub mod unpacked;

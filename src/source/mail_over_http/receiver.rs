@@ -117,7 +117,7 @@ impl Shared {
                 continue;
             };
             match routing.route(&path, peer) {
-                Ok(destination) => recipients.push(Recipient { path, destination }),
+                Ok(destination) => recipients.push(Recipient::new(path, destination)),
                 Err(NoRoute::UnknownRecipient) => {
                     refused.push(Refused { address: address.clone(), reason: "no such recipient here" });
                 }
@@ -162,8 +162,8 @@ impl Shared {
         let told = recipients.iter().map(told).collect();
         let client = Client { user, ..Client::at(None, peer) };
         let message = Message::from(message);
-        // Whom the token or the provider's proof speaks for is known; who sent it to the provider is not told.
-        let examine = Examine::Nothing;
+        // A provider has received it from elsewhere, and says what it found in the header.
+        let examine = Examine::of(&client, None, true);
         let mail = Mail { origin: Origin::Http, queue_id, client, examine, from, recipients, message };
         match self.intake.take(mail).await {
             Outcome::Committed => Ok(Taken { queue_id, recipients: told }),
@@ -184,10 +184,12 @@ impl Shared {
                 let detail = "the message has been through too many servers: it goes round in circles";
                 Err(Refusal::Permanent(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "mail-loop", detail)))
             }
-            Outcome::Refused(_) => {
-                let detail = "a recipient takes only mail that passes DMARC, which is not checked here; send it by SMTP, \
-                              or remove `require` from the account";
-                Err(Refusal::Permanent(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "sender-refused", detail)))
+            Outcome::Refused(refusal) if refusal.is_temporary() => {
+                Err(Refusal::Temporary(Problem::unavailable("sender-not-checked", refusal.text(), RETRY_AFTER)))
+            }
+            Outcome::Refused(refusal) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                Err(Refusal::Permanent(Problem::new(status, "sender-refused", refusal.text())))
             }
         }
     }

@@ -41,6 +41,16 @@ impl Refusal {
             Self::NotChecked => "451 4.7.26 DMARC could not be checked, try again later",
         }
     }
+
+    /// The reply without its codes.
+    pub(crate) fn text(self) -> &'static str {
+        self.reply().splitn(3, ' ').nth(2).unwrap_or_default()
+    }
+
+    /// Whether the same message may be taken later.
+    pub(crate) fn is_temporary(self) -> bool {
+        self == Self::NotChecked
+    }
 }
 
 impl SenderPolicy {
