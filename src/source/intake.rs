@@ -197,7 +197,8 @@ impl Intake {
             debug!(queue_id = %mail.queue_id, received, max = self.received_max, "mail loop, message refused");
             return Err(Outcome::Loop);
         }
-        let (octets, authentication) = self.authenticator.examine(mail, octets).await.map_err(unreadable)?;
+        let (octets, authentication) =
+            self.authenticator.examine(mail, octets, &self.parsing).await.map_err(unreadable)?;
         Ok(Examined { octets, trace, authentication })
     }
 
