@@ -98,7 +98,7 @@ mod tests {
             head,
             format!(
                 "Delivered-To: Alice@example.org\r\nReceived: from client.example ([192.0.2.1])\r\n\tby mx.example \
-                 (postrider) with ESMTPS id {number}\r\n\tfor <Alice@example.org>; Thu, 1 Jan 1970 00:00:00 +0000\r\n"
+                 (postrider) with ESMTPS id {number}\r\n\tfor <Alice@example.org>; Thu, 1 Jan 1970 00:00:00 -0000\r\n"
             )
         );
         let liar = Client { helo: Some("x) by y; (z".to_owned()), ..client.clone() };
