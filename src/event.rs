@@ -4,6 +4,7 @@
 //! committed event by giving it an [`EventId`] and a time, transports hand its JSON on. There is no I/O, no clock
 //! and no async in here, so that every layer above may depend on it. Kinds carry RFC 5423's names.
 
+mod authentication;
 mod id;
 mod matcher;
 mod topic;
@@ -13,6 +14,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use authentication::{Authentication, AuthenticationResult, AuthenticationSource, DmarcPolicy, SignatureResult};
 pub use id::{EventId, EventIdError, EventIdGenerator};
 pub use matcher::{MatcherError, TopicMatcher};
 pub use topic::{AccountName, NameError, Topic, TopicError};
@@ -239,6 +241,9 @@ pub struct MessageSummary {
     /// Parts that are files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
+    /// What is known of who really sent it, where that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
     /// The message could not be read as MIME in full: what is here is what could be.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub parse_error: bool,

@@ -6,6 +6,7 @@
 //! is really sent. Sources call this and put the result into their events; trimming by account is theirs.
 
 mod address;
+pub mod authentication;
 mod charset;
 mod date;
 mod encoded_word;

@@ -28,9 +28,9 @@ use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{AddressSecrets, Intake, Routing, RoutingError};
+use crate::source::intake::{AddressSecrets, Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
-use crate::source::smtp::{self, ListenerConfig, SocketAddress};
+use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -50,9 +50,15 @@ pub enum StartError {
     /// What a provider proves itself with.
     #[error(transparent)]
     MailOverHttp(#[from] mail_over_http::SecretError),
+    /// The mail receiver's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
+    /// Senders are to be verified, and there are no name servers.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// A listener.
     #[error(
         "cannot listen on {address} for {protocol}; is another program using it? Give another with --{flag} ADDR:PORT"
@@ -87,6 +93,8 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
+    /// Of its listeners.
+    certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
     registry: Registry,
@@ -112,15 +120,19 @@ impl Server {
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
         }
+        let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
+        let metrics = Metrics::default();
+        let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
         let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
-            .with_received_max(config.smtp.received_max.get());
+            .with_received_max(config.smtp.received_max.get())
+            .with_authenticator(authenticator);
         if let Some(forward) = &config.smtp.forward {
             intake = intake.with_forwarding(forward, &config.smtp.announced_name());
         }
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
-        let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
+        let watcher = WatcherHandle::default();
         imap::register_metrics(&metrics);
         let dovecot_push = config.dovecot.secret().await?.map(|secret| {
             let (watcher, event_log) = (watcher.clone(), event_log.clone());
@@ -146,6 +158,7 @@ impl Server {
             http,
             http_address,
             smtp,
+            certificates,
             intake,
             event_log,
             registry,
@@ -167,6 +180,12 @@ impl Server {
     pub fn smtp_address(&self) -> Option<SocketAddr> {
         let listeners = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
         Some(listeners.first().and_then(smtp::Listener::address).unwrap_or(self.config.smtp.listen))
+    }
+
+    /// What else mail is received on: what is spoken there, and where.
+    pub fn smtp_listeners(&self) -> impl Iterator<Item = (Role, SocketAddress)> {
+        let main = usize::from(self.config.smtp.enabled);
+        self.smtp.iter().flatten().skip(main).map(|listener| (listener.role(), listener.place()))
     }
 
     /// The address of the page, with a token that is good for an hour behind `#`.
@@ -254,14 +273,15 @@ impl Server {
     }
 
     /// Takes over what can be changed while the server runs: the accounts with their mailboxes and addresses, who else
-    /// gets mail, `[imap]` and `[jmap]`. Accounts that
-    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. The rest is named and
-    /// waits for a restart.
+    /// gets mail, `[imap]` and `[jmap]`. Accounts that are watched and stay as they are go on undisturbed, unless it is
+    /// the section that changed. Certificates of the mail receiver are looked at. The rest is named and waits for a
+    /// restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
+        self.certificates.iter().for_each(ServerTls::look_soon);
         match routing(&config).await {
             Ok(routing) => self.intake.replace_routing(routing),
             Err(err) => {
@@ -311,6 +331,9 @@ impl Server {
 
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let senders = |config: &Config| -> Vec<_> {
+        config.account.iter().map(|a| (a.name.clone(), a.dmarc_fail, a.require)).collect()
+    };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
@@ -324,6 +347,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
+        ("what senders the accounts take mail from", senders(old) != senders(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }
@@ -335,10 +359,13 @@ async fn routing(config: &Config) -> Result<Routing, RoutingError> {
     Routing::with_routes(accounts, routes, config.smtp.local_domains.as_deref(), &secrets)
 }
 
-async fn receive_on(listener: &ListenerConfig) -> Result<smtp::Listener, StartError> {
-    smtp::Listener::bind(listener).await.map_err(|source| match listener.listen {
-        SocketAddress::Tcp(address) => StartError::Listen { protocol: "SMTP", flag: "smtp", address, source },
-        SocketAddress::Unix(ref path) => StartError::UnixSocket { path: path.clone(), source },
+async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, StartError> {
+    smtp::Listener::bind(listener).await.map_err(|err| match (err, &listener.listen) {
+        (BindError::Socket(source), SocketAddress::Unix(path)) => StartError::UnixSocket { path: path.clone(), source },
+        (BindError::Socket(source), &SocketAddress::Tcp(address)) => {
+            StartError::Listen { protocol: "SMTP", flag: "smtp", address, source }
+        }
+        (BindError::Tls(err), _) => err.into(),
     })
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{CertificatePin, JmapEndpoint, ProxyAddress};
+use super::{CertificatePin, DmarcFail, JmapEndpoint, ProxyAddress, Requirement};
 use crate::event::{AccountName, Content, EventKind};
 
 /// `[[account]]`: somebody's mail.
@@ -25,6 +25,13 @@ pub struct Account {
     /// the mailbox. `*` in a local part stands for anything, `@domain` for all of a domain. Default: none.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// What is done with mail that fails DMARC: `"accept"`, `"mark"` (it is suspicious, and of low priority) or
+    /// `"refuse"` (where its domain wants that, else marked). Default: `"accept"`.
+    #[serde(default)]
+    pub dmarc_fail: DmarcFail,
+    /// What mail has to prove to be taken: `"dmarc-pass"`. Default: nothing.
+    #[serde(default)]
+    pub require: Option<Requirement>,
     /// A file whose first line is a secret that each of the addresses has to end with, behind `+` or `.`:
     /// `local+SECRET@domain`. Default: none, whoever knows an address may write to it.
     #[serde(default)]
@@ -143,6 +150,8 @@ impl Account {
             name,
             content: Content::default(),
             addresses: Vec::new(),
+            dmarc_fail: DmarcFail::default(),
+            require: None,
             address_secret_file: None,
             forward: None,
             imap: None,

@@ -19,7 +19,8 @@ use super::parsing::Parsing;
 use super::path::Path;
 use super::routing::Destination;
 use super::spool::Message;
-use crate::event::{Content, Draft, Envelope, EventKind, Origin};
+use super::{Examine, Refusal};
+use crate::event::{Authentication, Content, Draft, Envelope, EventKind, Origin, Priority};
 use crate::event_log::{Append, AppendError, DedupKey, EventLog};
 use crate::message::summarise;
 
@@ -32,6 +33,8 @@ pub(crate) struct Mail {
     pub queue_id: QueueId,
     /// Who handed it over.
     pub client: Client,
+    /// How it is found out who sent it.
+    pub examine: Examine,
     /// The reverse-path; none for `<>`.
     pub from: Option<Path>,
     /// Whom it is for, in the order in which they were named. Never empty.
@@ -50,6 +53,19 @@ impl Mail {
             queue_id: self.queue_id.to_string(),
         })
     }
+}
+
+/// What was found of a message before it is committed.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// All of it.
+    pub octets: Bytes,
+    /// Who sent it, as far as that is known.
+    pub authentication: Option<Authentication>,
+    /// For whom it is suspicious, in the recipients' order.
+    pub suspicious: Vec<bool>,
+    /// To whom it goes on, in the recipients' order.
+    pub forwards: Vec<Forward>,
 }
 
 /// A recipient whose mail is taken.
@@ -110,22 +126,23 @@ pub(crate) enum Outcome {
     ShuttingDown,
     /// It has been through too many servers: it would come again and again.
     Loop,
+    /// Its recipients do not take it from whoever sent it.
+    Refused(Refusal),
 }
 
-/// Commits one message, of which `message` is all; see [`super::Intake::take`].
+/// Commits one message, of which all was `found` that is to be known; see [`super::Intake::take`].
 pub(super) async fn commit(
     event_log: &EventLog,
     parsing: &Parsing,
     mail: Mail,
-    message: Bytes,
-    forwards: Vec<Forward>,
+    found: Found,
     append_timeout: Duration,
 ) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
-    let append = match parsing.run(size, move || append_of(&mail, &message, &forwards, received)).await {
+    let append = match parsing.run(size, move || append_of(&mail, &found, received)).await {
         Ok(append) => append,
         Err(err) => {
             warn!(%queue_id, size, error = %err, "message not parsed");
@@ -154,14 +171,16 @@ pub(super) async fn commit(
 }
 
 /// One event for each mailbox that the message is for.
-fn append_of(mail: &Mail, message: &Bytes, forwards: &[Forward], received: Timestamp) -> Append {
+fn append_of(mail: &Mail, found: &Found, received: Timestamp) -> Append {
+    let Found { octets: message, authentication, suspicious, forwards } = found;
     let Mail { origin, recipients, .. } = mail;
     let mailboxes = mailboxes(recipients);
     // The Message-ID is needed even where no account wants anything of the message in its events.
-    let contents = mailboxes.iter().map(|(_, to)| to.content);
+    let contents = mailboxes.iter().map(|(_, _, to)| to.content);
     let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
     summary.received = Some(received);
     summary.size = Some(message.len() as u64);
+    summary.authentication.clone_from(authentication);
     for secret in recipients.iter().filter_map(|recipient| recipient.destination.secret.as_ref()) {
         let shown = [&mut summary.to, &mut summary.cc].into_iter().flatten();
         shown.for_each(|shown| secret.redact(&mut shown.address));
@@ -169,10 +188,14 @@ fn append_of(mail: &Mail, message: &Bytes, forwards: &[Forward], received: Times
     let digest = summary.message_id.is_some().then(|| digest(&SHA256, message));
 
     let mut append = Append::new();
-    for (recipient, to) in mailboxes {
+    for (at, recipient, to) in mailboxes {
         let mut draft = Draft::in_mailbox(EventKind::MessageNew, *origin, &to.account, &to.mailbox);
         draft.topics.extend(to.topics);
         draft.message = summary.clone().trimmed_to(to.content);
+        if let Some(message) = draft.message.as_mut().filter(|_| suspicious.get(at) == Some(&true)) {
+            message.authentication.get_or_insert_default().suspicious = true;
+            message.priority = Priority::Low;
+        }
         draft.envelope = mail.envelope_for(recipient);
         let key = digest.as_ref().map(|digest| {
             DedupKey::of(&[b"smtp", to.account.as_str().as_bytes(), to.mailbox.as_bytes(), digest.as_ref()])
@@ -183,15 +206,15 @@ fn append_of(mail: &Mail, message: &Bytes, forwards: &[Forward], received: Times
     append
 }
 
-/// The mailboxes of all recipients, each once and with its first recipient: two addresses of one mailbox are still one
-/// message in it, on the topics of both.
-fn mailboxes(recipients: &[Recipient]) -> Vec<(&Recipient, Destination)> {
-    let mut mailboxes: Vec<(&Recipient, Destination)> = Vec::new();
-    for recipient in recipients {
+/// The mailboxes of all recipients, each once and with its first recipient and the place of that: two addresses of one
+/// mailbox are still one message in it, on the topics of both.
+fn mailboxes(recipients: &[Recipient]) -> Vec<(usize, &Recipient, Destination)> {
+    let mut mailboxes: Vec<(usize, &Recipient, Destination)> = Vec::new();
+    for (at, recipient) in recipients.iter().enumerate() {
         let to = &recipient.destination;
-        let known = mailboxes.iter_mut().find(|(_, known)| known.account == to.account && known.mailbox == to.mailbox);
-        let Some((_, known)) = known else {
-            mailboxes.push((recipient, to.clone()));
+        let is_same = |known: &Destination| known.account == to.account && known.mailbox == to.mailbox;
+        let Some((.., known)) = mailboxes.iter_mut().find(|(.., known)| is_same(known)) else {
+            mailboxes.push((at, recipient, to.clone()));
             continue;
         };
         for topic in &to.topics {
@@ -225,12 +248,18 @@ mod tests {
             origin: Origin::Lmtp,
             queue_id: QueueId::new(),
             client: Client::at(None, Peer::Loopback),
+            examine: Examine::Nothing,
             from: Some(path("ada@example.org")),
             recipients: vec![recipient("none", Content::None), recipient("some", Content::Envelope)],
             message: Message::from(b"Subject: s\r\n\r\nbody\r\n".to_vec()),
         };
-        let octets = mail.message.whole().await.unwrap();
-        let append = append_of(&mail, &octets.into_bytes(), &[], Timestamp::UNIX_EPOCH);
+        let found = Found {
+            octets: mail.message.whole().await.unwrap().into_bytes(),
+            authentication: Some(Authentication::default()),
+            suspicious: vec![true, true],
+            forwards: Vec::new(),
+        };
+        let append = append_of(&mail, &found, Timestamp::UNIX_EPOCH);
         let folder = tempfile::tempdir().unwrap();
         let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         log.append(append).await.unwrap();
@@ -238,5 +267,9 @@ mod tests {
         let drafts = events.iter().map(|event| serde_json::from_slice::<Event>(&event.json).unwrap().draft);
         let kept: Vec<_> = drafts.map(|draft| (draft.message.is_some(), draft.envelope.is_some())).collect();
         assert_eq!(kept, [(false, false), (true, true)]);
+        let message =
+            events.iter().find_map(|event| serde_json::from_slice::<Event>(&event.json).unwrap().draft.message);
+        let (authentication, priority) = message.map(|message| (message.authentication, message.priority)).unwrap();
+        assert!(authentication.unwrap().suspicious && priority == Priority::Low, "it is marked");
     }
 }

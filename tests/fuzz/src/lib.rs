@@ -6,6 +6,10 @@ mod imap {
     pub mod protocol;
 }
 
+#[allow(missing_docs, reason = "as in postrider")]
+#[path = "../../../src/message/authentication/results.rs"]
+pub mod authentication_results;
+
 pub use imap::protocol;
 use protocol::{FrameError, Framer, Response, parse};
 
