@@ -17,12 +17,14 @@ use support::smart_host::{Act, SmartHost};
 use support::{eventually, within};
 use tokio::process::Command;
 
+const RETRY: &str = "retry_first = \"50ms\"\nretry_max = \"200ms\"\n";
+
 /// Alice, whose mail goes on to bob at the smart host; `more` are lines of `[smtp.forward]`.
 fn config(host: &str, more: &str) -> String {
     let (host, port) = host.rsplit_once(':').unwrap();
     let security = if more.contains("security") { "" } else { "security = \"none\"\n" };
     format!(
-        "[smtp.forward]\nhost = \"{host}\"\nport = {port}\n{security}retry_first = \"50ms\"\nretry_max = \"200ms\"\n{more}\n\
+        "[smtp.forward]\nhost = \"{host}\"\nport = {port}\n{security}{RETRY}{more}\n\
          [[account]]\nname = \"alice\"\naddresses = [\"alice@example.org\"]\nforward = {{ to = [\"bob@b.example\"] }}\n\
          [[account]]\nname = \"carol\"\naddresses = [\"carol@example.org\"]\n"
     )
@@ -223,7 +225,7 @@ async fn sigterm_lets_what_is_under_way_end() {
 async fn two_that_forward_to_each_other_stop() {
     let both = |account: &str, own: &str, other: &str, port: &str| {
         format!(
-            "[smtp.forward]\nhost = \"127.0.0.1\"\nport = {port}\nsecurity = \"none\"\nretry_first = \"50ms\"\nretry_max = \"200ms\"\n\
+            "[smtp.forward]\nhost = \"127.0.0.1\"\nport = {port}\nsecurity = \"none\"\n{RETRY}\
              [[account]]\nname = \"{account}\"\naddresses = [\"{own}\"]\nforward = {{ to = [\"{other}\"] }}\n"
         )
     };

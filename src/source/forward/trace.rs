@@ -36,8 +36,8 @@ impl Forwarding {
         }
     }
 
-    /// The fields that say that the message was here, for `recipient`: by the first we know it again when it comes back,
-    /// by the second everybody counts (RFC 5321 §4.4, RFC 9228).
+    /// The fields that say that the message was here, for `recipient`: by the first we know it again when it comes
+    /// back, by the second everybody counts (RFC 5321 §4.4, RFC 9228).
     pub(crate) fn head(&self, recipient: &str, came: &Came<'_>, at: Timestamp) -> String {
         let Came { origin, client, queue_id } = came;
         // The protocols' names are those of RFC 3848.
