@@ -343,3 +343,53 @@ async fn check(config: &str) -> (Option<i32>, String) {
     let told = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&told).into_owned())
 }
+
+#[tokio::test]
+async fn starttls_is_done_or_nothing_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+    let (file, key) = (certificate.display(), key.display());
+    let next = start(
+        format!(
+            "[smtp]\ntls_certificate_file = \"{file}\"\ntls_key_file = \"{key}\"\n\
+             [[account]]\nname = \"bob\"\naddresses = [\"bob@b.example\"]\n"
+        ),
+        None,
+    )
+    .await;
+    let more = format!("security = \"starttls\"\nca_file = \"{file}\"\n");
+    let address = format!("localhost:{}", next.smtp.rsplit_once(':').unwrap().1);
+    let server = start(config(&address, &more), None).await;
+    assert_eq!(send(&server, Some("ada@x.example"), &["alice@example.org"], &message("safe")).await, 250);
+    assert_eq!(event(&next, "MessageNew").await["message"]["subject"], "safe");
+    let (_, told) = check(&config(&address, &more)).await;
+    assert!(told.contains("answers with TLS"), "{told}");
+
+    let without = SmartHost::start().await;
+    let address = format!("localhost:{}", without.address.port());
+    let server = start(config(&address, &more), None).await;
+    assert_eq!(send(&server, Some("ada@x.example"), &["alice@example.org"], &message("clear")).await, 250);
+    let refused = || async {
+        let count = metric(&server, "forward_attempts_total{result=\"host_failed\"}").await;
+        (count != "0").then_some(())
+    };
+    eventually("an attempt", refused).await;
+    assert_eq!((without.begun(), metric(&server, "forward_queue_recipients").await.as_str()), (0, "1"));
+}
+
+/// Larger than what is kept in memory while it comes in.
+#[tokio::test]
+async fn a_large_message_goes_on_octet_for_octet() {
+    let host = SmartHost::start().await;
+    let server = start(config(&host.address.to_string(), ""), None).await;
+    let body: String =
+        (0..200_000).map(|n| format!("{}line {n} grüße\r\n", if n % 7 == 0 { "." } else { "" })).collect();
+    let sent = format!("{}\r\n{body}end", message("large"));
+    assert!(sent.len() > 3 << 20);
+    assert_eq!(send(&server, Some("ada@x.example"), &["alice@example.org"], &sent).await, 250);
+    let taken = host.takes(1).await.remove(0);
+    assert!(taken.original().strip_suffix("\r\n") == Some(&sent), "it is another message");
+}
