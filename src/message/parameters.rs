@@ -6,7 +6,7 @@ use crate::message::{charset, encoded_word, header, printable, transfer};
 const PARAMETERS_MAX: usize = 100;
 
 /// The longest file name, in characters: what file systems allow.
-const FILENAME_CHARS_MAX: usize = 255;
+pub(super) const FILENAME_CHARS_MAX: usize = 255;
 
 /// A field's value and its parameters, with their names in lower case and the values still encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,9 +1,12 @@
 //! Whole messages: what smtp.md found parsers to fail on, with the right answers.
 
+mod findings;
+
 use proptest::prelude::*;
 
+use super::attachments::ATTACHMENTS_MAX;
 use super::*;
-use crate::event::Address;
+use crate::event::{Address, Attachment, Priority};
 
 fn read(raw: &str) -> MessageSummary {
     summarise(raw.replace('\n', "\r\n").as_bytes(), Content::Text)
@@ -93,7 +96,10 @@ fn whole_message_is_summarised() {
         list_id: Some("news.example.org".into()),
         auto_submitted: true,
         priority: Priority::High,
-        attachments: vec![attachment(Some("ü.pdf"), "application/pdf", 5), attachment(None, "message/rfc822", 22)],
+        attachments: vec![
+            attachment(Some("ü.pdf"), "application/pdf", 5),
+            attachment(Some("inner.eml"), "message/rfc822", 22),
+        ],
         ..MessageSummary::default()
     };
     assert_eq!(summary, expected);
@@ -145,6 +151,14 @@ fn priority_is_read_from_the_field_that_says_something() {
         ("Priority: urgent", Priority::High),
         ("X-Priority: 3", Priority::Normal),
         ("X-Priority: 33", Priority::Normal),
+        ("Auto-Submitted: auto-generated", Priority::Low),
+        ("Auto-Submitted: auto-generated\nImportance: high", Priority::High),
+        ("Auto-Submitted: no", Priority::Normal),
+        ("Precedence: bulk\nX-Priority: 3", Priority::Normal),
+        ("Precedence: List", Priority::Low),
+        ("Precedence: first-class", Priority::Normal),
+        ("List-Unsubscribe: <https://x.example/u>", Priority::Low),
+        ("List-Post: NO\nX-MSMail-Priority: High", Priority::High),
     ] {
         assert_eq!(summarise_header(header.as_bytes()).priority, expected, "{header}");
     }
