@@ -261,8 +261,8 @@ impl Body {
             del_sp: is("delsp", "yes"),
         };
         part.encoding.measure(part.body, defects);
-        let preview = readable::preview_noting(&part_to_read, part.body, defects);
-        let text = if content == Content::Text { text(&part_to_read, part.body) } else { None };
+        let preview = readable::preview_of_whole(&part_to_read, part.body, defects);
+        let text = if content == Content::Text { readable::whole_text(&part_to_read, part.body) } else { None };
         // Encrypted text has no preview, and is a text all the same.
         (preview.is_some() || text.is_some()).then_some(Self { part: Some(index), preview, text })
     }

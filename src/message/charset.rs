@@ -74,12 +74,37 @@ fn clean_label(label: &str) -> String {
 }
 
 fn declared(bytes: &[u8], encoding: &'static Encoding) -> String {
+    if encoding == encoding_rs::ISO_2022_JP {
+        let bytes = without_idle_escapes(bytes);
+        return encoding.decode_without_bom_handling(&bytes).0.trim_end_matches('\u{fffd}').to_owned();
+    }
     let (text, had_errors) = encoding.decode_with_bom_removal(bytes);
-    if had_errors && let Ok(utf8) = std::str::from_utf8(bytes) {
+    if had_errors
+        && !bytes.is_ascii()
+        && let Ok(utf8) = std::str::from_utf8(bytes)
+    {
         return utf8.to_owned();
     }
     // A character that was cut in half at the end says nothing.
     text.trim_end_matches('\u{fffd}').to_owned()
+}
+
+/// ISO-2022-JP without escape sequences that another follows at once, as where encoded words were joined: browsers take
+/// those for an error, and so does `encoding_rs`.
+fn without_idle_escapes(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if let [0x1b, b'(' | b'$', _, after @ ..] = rest
+            && after.first() == Some(&0x1b)
+        {
+            rest = after;
+            continue;
+        }
+        out.push(byte);
+        rest = tail;
+    }
+    out
 }
 
 /// Nothing is declared that helps: UTF-8 where the bytes have a single well-formed UTF-8 character, else windows-1252.
@@ -219,6 +244,7 @@ mod tests {
             (b"\x1b$)C\x0e>H3g\x0f!", Some("iso-2022-kr"), "안녕!"),
             (b"a~~~{VPND~}b", Some("hz-gb-2312"), "a~中文b"),
             (b"\x1b$B$3$s\x1b(B", Some("iso-2022-jp"), "こん"),
+            (b"\x1b$B$3\x1b(B\x1b$B$s\x1b(B", Some("iso-2022-jp"), "こん"),
             (b"\x93\xfa\x96", Some("shift_jis"), "日"),
             (b"Gr+APwA3w-e 1+-1 +ZeVnLA.", Some("utf-7"), "Grüße 1+1 日本."),
             (b"\xef\xbb\xbfa", Some("utf-8"), "a"),

@@ -40,6 +40,8 @@ pub(super) struct Part<'a> {
     pub(super) encoding: Encoding,
     /// Has a Content-ID: another part refers to it.
     pub(super) has_content_id: bool,
+    /// A multipart in too many others: its parts were not looked for.
+    pub(super) is_too_deep: bool,
     /// Raw body; of a multipart, what precedes its first part.
     pub(super) body: &'a [u8],
 }
@@ -120,7 +122,7 @@ impl Splitter<'_> {
         let in_digest = parent
             .and_then(|parent| self.tree.parts.get(parent))
             .is_some_and(|parent| parent.content_type.value == "multipart/digest");
-        let part = Part { parent, ..read_fields(&mut fields, in_digest, &mut self.tree.defects) };
+        let mut part = Part { parent, ..read_fields(&mut fields, in_digest, &mut self.tree.defects) };
         self.tree.defects.extend(fields.defects.clone());
         let body_start = self.raw.len().saturating_sub(fields.into_body().len());
         if part.is_multipart() {
@@ -131,7 +133,10 @@ impl Splitter<'_> {
                 Some(boundary) if self.open.len() < DEPTH_MAX => {
                     self.open.push(Open { part: self.tree.parts.len(), boundary });
                 }
-                Some(_) => self.tree.defects.note(Defect::TooDeep),
+                Some(_) => {
+                    part.is_too_deep = true;
+                    self.tree.defects.note(Defect::TooDeep);
+                }
                 None => {}
             }
         }
@@ -178,7 +183,7 @@ impl Splitter<'_> {
     fn adopt_empty_multiparts(&mut self) {
         let parents: HashSet<usize> = self.tree.parts.iter().filter_map(|part| part.parent).collect();
         for (index, part) in self.tree.parts.iter_mut().enumerate() {
-            if part.is_multipart() && !parents.contains(&index) {
+            if part.is_multipart() && !part.is_too_deep && !parents.contains(&index) {
                 self.tree.defects.note(Defect::BoundaryNotFound);
                 part.content_type = Parameterised::parse(b"text/plain");
             }
