@@ -10,6 +10,7 @@ mod config;
 mod key;
 mod origin;
 mod presented;
+mod shared_secret;
 
 pub use authority::Authority;
 pub use claims::{Claims, MercureClaims, PostriderClaims, TokenError};
@@ -17,3 +18,4 @@ pub use config::AuthConfig;
 pub use key::{KeyError, SigningKey};
 pub use origin::{OriginError, SiteOrigin, check_origin};
 pub use presented::{COOKIE_NAME, Carrier, Presented};
+pub use shared_secret::SharedSecret;

@@ -13,11 +13,13 @@ mod logging;
 mod password;
 mod publish;
 mod run;
+mod sendmail;
 mod settings;
 mod signals;
 mod token;
 mod watch;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,6 +83,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Publishes an event
     Publish(publish::PublishArgs),
+    /// Takes a message on standard input, as /usr/sbin/sendmail does
+    Sendmail(sendmail::SendmailArgs),
     /// Prints a token, signed with the data folder's key
     Token(token::TokenArgs),
     /// Runs with a throw-away data folder and sends itself a few mails
@@ -98,6 +102,10 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub fn main() -> Result<ExitCode, CliError> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(ended) = sendmail::of_process(&arguments) {
+        return ended;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {
@@ -114,6 +122,7 @@ pub fn main() -> Result<ExitCode, CliError> {
         Command::Account(args) => account::run(global, &args),
         Command::Watch(args) => watch::run(global, &args),
         Command::Publish(args) => publish::run(global, &args),
+        Command::Sendmail(args) => sendmail::without_arguments(global, &args),
         Command::Token(args) => token::run(global, &args),
         Command::Demo(args) => demo::run(global, &args),
         Command::Completions { shell } => completions(shell),

@@ -27,6 +27,7 @@ use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, Oa
 use crate::source::dovecot_push::DovecotConfig;
 use crate::source::imap::ImapConfig;
 use crate::source::jmap::JmapConfig;
+use crate::source::mail_over_http::MailOverHttpConfig;
 use crate::source::smtp::{ListenerConfig, SmtpConfig};
 use crate::transport::StreamConfig;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
+    /// Mail that comes by HTTP.
+    pub mail_over_http: MailOverHttpConfig,
     /// What passwords and tokens in the data folder are sealed with.
     pub credentials: CredentialsConfig,
     /// Tokens and where they may come from.
@@ -164,13 +167,7 @@ impl Config {
         let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com").into());
         let imap = ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") };
         let jmap = JmapEndpoint::new("jmap.example.org");
-        let account = Account {
-            name,
-            content: crate::event::Content::default(),
-            addresses: vec![],
-            imap: Some(imap.into()),
-            jmap: Some(jmap.into()),
-        };
+        let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name) };
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let smtp = SmtpConfig { listener, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }

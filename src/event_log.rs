@@ -121,6 +121,7 @@ pub struct EventLog {
 }
 
 struct Shared {
+    folder: PathBuf,
     commands: SyncSender<Command>,
     /// One permit for each place in `commands`, so that sending never blocks a runtime thread.
     places: Arc<Semaphore>,
@@ -167,6 +168,7 @@ impl EventLog {
             })
             .map_err(OpenError::Thread)?;
         let shared = Shared {
+            folder: folder.to_owned(),
             commands,
             places: Arc::new(Semaphore::new(queue_max)),
             tails,
@@ -174,6 +176,11 @@ impl EventLog {
             writer: Mutex::new(Some(thread)),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The data folder that it is in, whose lock it holds: nobody else's files are there.
+    pub fn folder(&self) -> &Path {
+        &self.shared.folder
     }
 
     /// Commits the events and checkpoints of `append`, all or none, and returns one answer for each draft, in order.

@@ -175,6 +175,11 @@ pub fn decoded_addresses(text: &str) -> Vec<Address> {
     address::parse_list(printable::line(text).as_bytes(), FROM_MAX)
 }
 
+/// The first `max` addresses of a raw field value, or of a list that somebody typed; a local user has no `@`.
+pub fn addresses(list: &[u8], max: usize) -> Vec<Address> {
+    address::parse_list(list, max)
+}
+
 /// The identifier in a `Message-ID` that stands alone, with its angle brackets.
 pub fn message_id(text: &str) -> Option<String> {
     message_id::parse_one(text.as_bytes())

@@ -28,6 +28,7 @@ use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
 use crate::source::intake::{Intake, Routing, RoutingError};
+use crate::source::mail_over_http;
 use crate::source::smtp::{self, ListenerConfig, SocketAddress};
 use crate::transport::{self, Transports};
 use crate::web;
@@ -45,6 +46,9 @@ pub enum StartError {
     /// The secret that Dovecot sends.
     #[error("cannot receive what Dovecot pushes without its secret, see `[dovecot]`")]
     DovecotSecret(#[from] PasswordError),
+    /// What a provider proves itself with.
+    #[error(transparent)]
+    MailOverHttp(#[from] mail_over_http::SecretError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -87,6 +91,7 @@ pub struct Server {
     registry: Registry,
     watcher: WatcherHandle,
     dovecot_push: Option<dovecot_push::Receiver>,
+    mail_over_http: mail_over_http::Receiver,
     metrics: Metrics,
     hub: Hub,
     gate: Gate,
@@ -122,6 +127,14 @@ impl Server {
         });
         let hub = Hub::new(event_log.clone(), config.hub.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
+        let limits = mail_over_http::Limits {
+            message_bytes_max: config.smtp.message_bytes_max.get(),
+            recipients_max: config.smtp.recipients_max.get(),
+            memory_bytes_max: config.mail_over_http.memory_bytes_max.get(),
+            signature_age_max: config.mail_over_http.signature_age_max,
+        };
+        let secrets = config.mail_over_http.secrets().await?;
+        let mail_over_http = mail_over_http::Receiver::new(gate.clone(), secrets, limits, intake.clone(), &metrics);
         let http_address = http.local_addr().unwrap_or(config.http.listen);
         let http = Some(http);
         Ok(Self {
@@ -134,6 +147,7 @@ impl Server {
             registry,
             watcher,
             dovecot_push,
+            mail_over_http,
             metrics,
             hub,
             gate,
@@ -252,6 +266,7 @@ impl Server {
         };
         transport::router(transports)
             .merge(api::router(api))
+            .merge(mail_over_http::router(self.mail_over_http.clone()))
             .merge(web::router())
             .merge(self.dovecot_push.clone().map(dovecot_push::router).unwrap_or_default())
             .fallback(http::not_found)
@@ -272,6 +287,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[http]", old.http != new.http),
         ("[smtp]", old.smtp != new.smtp),
         ("[dovecot]", old.dovecot != new.dovecot),
+        ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
         ("[stream]", old.stream != new.stream),
         ("[event_log]", old.event_log != new.event_log),

@@ -54,7 +54,7 @@ fn help_of_each_command_has_examples() {
     let folder = tempfile::tempdir().unwrap();
     let (code, all, _) = run(folder.path(), &["--help"]);
     assert_eq!(code, Some(0));
-    for command in ["run", "check", "watch", "publish", "token", "demo", "completions"] {
+    for command in ["run", "check", "watch", "publish", "sendmail", "token", "demo", "completions"] {
         assert!(all.contains(&format!("  {command} ")), "{all}");
         let (code, help, errors) = run(folder.path(), &[command, "--help"]);
         assert_eq!((code, errors.as_str()), (Some(0), ""));

@@ -12,115 +12,48 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
-use std::process::Command;
 
 use lettre::AsyncTransport;
 use lettre::address::Envelope;
 use serde_json::{Value, json};
 use support::dovecot::Dovecot;
-use support::server::{Options, Server};
+use support::server::Server;
+use support::small_volume::SmallVolume;
 use support::stream::Stream;
 use support::{eventually, within};
 
-/// Bytes of the volume: room for something else, and for the log with some of its events.
-const VOLUME: &str = "8m";
-/// Bytes of something else that is on the volume.
-const ELSE_BYTES: usize = 4 << 20;
-
-/// A server whose data folder is a small volume of its own, which nobody else sees and which ends with it.
-struct Small {
-    server: Server,
-    _folder: tempfile::TempDir,
+/// Publishes some kilobytes; the event's ID, or the refusal.
+async fn publish(small: &SmallVolume, n: usize) -> Result<String, (u16, Value)> {
+    let body = json!({ "topic": "t/full", "data": { "n": n, "pad": "x".repeat(4000) } });
+    let url = format!("{}/events", small.server.http);
+    let request = small.server.client.post(url).bearer_auth(&small.server.token).json(&body);
+    let response = within("the answer to a publisher", request.send()).await.expect("an answer");
+    let (status, answer) = (response.status().as_u16(), response.json::<Value>().await.expect("JSON"));
+    if status == 200 { Ok(answer["id"].as_str().expect("an ID").to_owned()) } else { Err((status, answer)) }
 }
 
-impl Small {
-    async fn start(config: String) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let data_dir = folder.path().join("data");
-        fs::create_dir(&data_dir).expect("a folder");
-        let mount = "mount -t tmpfs -o size=\"$1\" tmpfs \"$2\" && shift 2 && exec \"$@\"";
-        let words = |flag: &str| ["unshare", flag, "--", "sh", "-c", mount, "sh", VOLUME].map(str::to_owned).to_vec();
-        // A user namespace needs no privileges but may be forbidden; root needs none.
-        let wrapper = ["-rm", "-m"].map(words).into_iter().map(|mut words| {
-            words.push(data_dir.to_str().expect("a path").to_owned());
-            words
-        });
-        let wrapper = wrapper.into_iter().find(|words| {
-            let tried = Command::new(&words[0]).args(&words[1..]).arg("true").output();
-            tried.is_ok_and(|output| output.status.success())
-        });
-        let wrapper = wrapper.expect(
-            "no small volume can be mounted here, and a full disk must be tested with a real one: run the tests as \
-             root, or allow user namespaces (util-linux' `unshare -rm`)",
-        );
-        let options = Options { data_dir: Some(data_dir), config, wrapper, ..Options::default() };
-        let small = Self { server: Server::with(options).await, _folder: folder };
-        fs::write(small.volume().join("else"), vec![b'x'; ELSE_BYTES]).expect("there is space");
-        small
-    }
-
-    /// The data folder as the server sees it.
-    fn volume(&self) -> PathBuf {
-        let pid = self.server.child.id().expect("it runs");
-        let inside = self.server.data_dir.strip_prefix("/").expect("an absolute path");
-        PathBuf::from(format!("/proc/{pid}/root")).join(inside)
-    }
-
-    /// Lets something else grow until no space is left.
-    fn fill(&self) {
-        let mut filler = fs::File::options().append(true).open(self.volume().join("else")).expect("a file");
-        for size in [1 << 16, 1 << 12, 1] {
-            loop {
-                match filler.write_all(&vec![b'x'; size]) {
-                    Ok(()) => {}
-                    Err(err) if err.kind() == ErrorKind::StorageFull => break,
-                    Err(err) => panic!("{err}"),
-                }
-            }
+/// Publishes until there is no space left; the IDs of what was accepted, and the refusal.
+async fn publish_until_refused(small: &SmallVolume) -> (Vec<String>, (u16, Value)) {
+    let mut accepted = Vec::new();
+    loop {
+        match publish(small, accepted.len()).await {
+            Ok(id) => accepted.push(id),
+            Err(refusal) => return (accepted, refusal),
         }
+        assert!(accepted.len() < 10_000, "a small volume is full at some time");
     }
+}
 
-    /// Removes what is not the log's.
-    fn free(&self) {
-        fs::remove_file(self.volume().join("else")).expect("it was there");
-    }
-
-    /// Publishes some kilobytes; the event's ID, or the refusal.
-    async fn publish(&self, n: usize) -> Result<String, (u16, Value)> {
-        let body = json!({ "topic": "t/full", "data": { "n": n, "pad": "x".repeat(4000) } });
-        let url = format!("{}/events", self.server.http);
-        let request = self.server.client.post(url).bearer_auth(&self.server.token).json(&body);
-        let response = within("the answer to a publisher", request.send()).await.expect("an answer");
-        let (status, answer) = (response.status().as_u16(), response.json::<Value>().await.expect("JSON"));
-        if status == 200 { Ok(answer["id"].as_str().expect("an ID").to_owned()) } else { Err((status, answer)) }
-    }
-
-    /// Publishes until there is no space left; the IDs of what was accepted, and the refusal.
-    async fn publish_until_refused(&self) -> (Vec<String>, (u16, Value)) {
-        let mut accepted = Vec::new();
-        loop {
-            match self.publish(accepted.len()).await {
-                Ok(id) => accepted.push(id),
-                Err(refusal) => return (accepted, refusal),
-            }
-            assert!(accepted.len() < 10_000, "a volume of {VOLUME} is full at some time");
-        }
-    }
-
-    /// Sends a mail; the reply to its dot.
-    async fn mail(&self, subject: &str) -> Result<String, String> {
-        let envelope =
-            Envelope::new(Some("a@example.org".parse().unwrap()), vec!["alice@localhost".parse().unwrap()]).unwrap();
-        let message = format!("Message-ID: <{subject}@example.org>\r\nSubject: {subject}\r\n\r\ntext\r\n");
-        let mailer = self.server.mailer();
-        let sent = mailer.send_raw(&envelope, message.as_bytes());
-        match within("the reply to the dot", sent).await {
-            Ok(reply) => Ok(reply.message().collect::<Vec<_>>().join(" ")),
-            Err(err) => Err(err.to_string()),
-        }
+/// Sends a mail; the reply to its dot.
+async fn mail(small: &SmallVolume, subject: &str) -> Result<String, String> {
+    let envelope =
+        Envelope::new(Some("a@example.org".parse().unwrap()), vec!["alice@localhost".parse().unwrap()]).unwrap();
+    let message = format!("Message-ID: <{subject}@example.org>\r\nSubject: {subject}\r\n\r\ntext\r\n");
+    let mailer = small.server.mailer();
+    let sent = mailer.send_raw(&envelope, message.as_bytes());
+    match within("the reply to the dot", sent).await {
+        Ok(reply) => Ok(reply.message().collect::<Vec<_>>().join(" ")),
+        Err(err) => Err(err.to_string()),
     }
 }
 
@@ -140,10 +73,10 @@ fn subjects(log: &[Value]) -> Vec<&str> {
 
 #[tokio::test]
 async fn senders_are_told_to_come_back_and_nothing_acknowledged_is_lost() {
-    let mut small = Small::start(String::new()).await;
-    small.mail("before").await.expect("a 250");
+    let mut small = SmallVolume::start(String::new()).await;
+    mail(&small, "before").await.expect("a 250");
     let mut live = Stream::open(&small.server, "/events?topic=t/full", "application/x-ndjson").await;
-    let (mut accepted, (status, answer)) = small.publish_until_refused().await;
+    let (mut accepted, (status, answer)) = publish_until_refused(&small).await;
     assert!(accepted.len() > 10, "there was space at first: {}", accepted.len());
     small.fill();
     assert_eq!(status, 507, "{answer}");
@@ -153,7 +86,7 @@ async fn senders_are_told_to_come_back_and_nothing_acknowledged_is_lost() {
     let mut mails = vec!["before".to_owned()];
     let refusal = loop {
         let subject = format!("mail-{:04}", mails.len());
-        match small.mail(&subject).await {
+        match mail(&small, &subject).await {
             Ok(_) => mails.push(subject),
             Err(refusal) => break refusal,
         }
@@ -161,9 +94,9 @@ async fn senders_are_told_to_come_back_and_nothing_acknowledged_is_lost() {
     };
     assert!(refusal.contains("452") && refusal.contains("4.3.1"), "{refusal}");
     for n in 0..3 {
-        let refusal = small.mail(&format!("lost-{n:04}")).await.expect_err("no 250");
+        let refusal = mail(&small, &format!("lost-{n:04}")).await.expect_err("no 250");
         assert!(refusal.contains("452") && refusal.contains("4.3.1"), "{refusal}");
-        assert_eq!(small.publish(n).await.expect_err("no ID").0, 507);
+        assert_eq!(publish(&small, n).await.expect_err("no ID").0, 507);
     }
     // Those who only read are served.
     for id in &accepted {
@@ -175,8 +108,8 @@ async fn senders_are_told_to_come_back_and_nothing_acknowledged_is_lost() {
 
     small.free();
     // At once, and without a restart.
-    assert!(small.mail("after").await.is_ok_and(|reply| reply.starts_with("2.0.0")), "there is space again");
-    let next = small.publish(0).await.expect("an ID");
+    assert!(mail(&small, "after").await.is_ok_and(|reply| reply.starts_with("2.0.0")), "there is space again");
+    let next = publish(&small, 0).await.expect("an ID");
     assert_eq!(live.event().await["id"], json!(next), "live again, and nothing that was refused came in between");
     accepted.push(next);
 
@@ -196,7 +129,7 @@ async fn watched_mailboxes_wait_and_announce_each_message_once() {
         dovecot.imap_port,
         support::dovecot::PASSWORD
     );
-    let small = Small::start(format!("[imap]\nretry_first = \"200ms\"\n{account}")).await;
+    let small = SmallVolume::start(format!("[imap]\nretry_first = \"200ms\"\n{account}")).await;
     let status = || async {
         let answer: Value = small.server.get("/api/accounts").send().await.ok()?.json().await.ok()?;
         Some(answer["accounts"][0].clone())
@@ -210,7 +143,7 @@ async fn watched_mailboxes_wait_and_announce_each_message_once() {
     })
     .await;
 
-    small.publish_until_refused().await;
+    publish_until_refused(&small).await;
     small.fill();
     dovecot.deliver("alice", "Subject: second\r\n\r\ntext\r\n").await;
     dovecot.deliver("alice", "Subject: third\r\n\r\ntext\r\n").await;

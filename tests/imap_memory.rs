@@ -45,13 +45,6 @@ fn huge() -> Vec<Trouble> {
     ]
 }
 
-/// The most that was ever resident, in KiB.
-fn peak_kib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id().unwrap())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 struct Watched {
     program: Server,
     mail: Vec<MisbehavingImap>,
@@ -111,14 +104,14 @@ async fn what_is_huge_is_not_kept() {
         let troubles = huge();
         let by_the_book = Watched::start(offers, vec![Fault::None; troubles.len()]).await;
         by_the_book.live().await;
-        let least = peak_kib(&by_the_book.program);
+        let least = by_the_book.program.memory("VmHWM") / 1024;
         drop(by_the_book);
         // The greeting, the login, a mailbox that is opened, and what is said of new mail.
         for number in [0, 1, 7, 30] {
             let faults = troubles.iter().map(|trouble| Fault::Response(number, trouble.clone())).collect();
             let watched = Watched::start(offers, faults).await;
             watched.live().await;
-            let grown = peak_kib(&watched.program).saturating_sub(least);
+            let grown = (watched.program.memory("VmHWM") / 1024).saturating_sub(least);
             println!("before response {number}: {grown} KiB above {least}");
             assert!(grown < GROWTH_KIB_MAX, "{offers}, before response {number}: {grown} KiB above {least}");
         }

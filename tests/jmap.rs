@@ -8,7 +8,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use postrider::event::{Content, Draft, EventKind};
+use postrider::event::{Draft, EventKind};
 use postrider::registry::{Account, AccountState, JmapEndpoint};
 use postrider::source::jmap::JmapConfig;
 use secrecy::SecretString;
@@ -26,8 +26,7 @@ fn account(url: impl Into<String>, user: &str) -> Account {
         password_typed: Some(SecretString::from(PASSWORD)),
         ..JmapEndpoint::new(url)
     };
-    let (name, content) = (user.parse().unwrap(), Content::default());
-    Account { name, content, addresses: Vec::new(), imap: None, jmap: Some(jmap.into()) }
+    Account { jmap: Some(jmap.into()), ..Account::new(user.parse().unwrap()) }
 }
 
 fn config() -> JmapConfig {

@@ -40,14 +40,6 @@ async fn publish_all(server: &Server) {
     within("everything to be published", async { while publishers.join_next().await.is_some() {} }).await;
 }
 
-/// Resident memory in KiB.
-fn resident(server: &Server) -> u64 {
-    let pid = server.child.id().expect("it runs");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
-}
-
 #[tokio::test]
 async fn who_reads_nothing_for_a_while_gets_everything_in_order() {
     let server = Server::start().await;
@@ -72,13 +64,13 @@ async fn who_reads_nothing_for_a_while_gets_everything_in_order() {
         }
         order
     };
-    let before = resident(&server);
+    let before = server.memory("VmRSS") / 1024;
     let (order, ()) = tokio::join!(reading, publish_all(&server));
     // To see it over a longer time, as a person would: seconds to wait before the first byte is read.
     if let Some(pause) = std::env::var("SLOW_SUBSCRIBER_PAUSE").ok().and_then(|seconds| seconds.parse().ok()) {
         tokio::time::sleep(Duration::from_secs(pause)).await;
     }
-    let grown = resident(&server).saturating_sub(before);
+    let grown = (server.memory("VmRSS") / 1024).saturating_sub(before);
     println!("10,000 events of 1 KB passed a subscriber that read nothing: resident memory grew by {grown} KiB");
     // All events are some 11 MB; SQLite's page caches may grow to 64 MiB and more. What would show a subscriber's
     // backlog on the heap is growth far beyond both.

@@ -279,13 +279,14 @@ async fn a_large_message_arrives_and_a_larger_one_leaves_the_session_in_step() {
 }
 
 #[tokio::test]
-async fn messages_of_all_sessions_stay_within_the_memory() {
-    let server = Server::start("message_bytes_max = 600000\nmemory_bytes_max = 1000000").await;
+async fn messages_of_all_sessions_stay_within_the_spool() {
+    let no_memory = "message_bytes_max = 600000\nmemory_bytes_max = 2400000";
+    let server = Server::start(&format!("{no_memory}\nspool_bytes_max = 900000")).await;
     let (mut first, mut second) = (server.client().await, server.client().await);
     let text = format!("{}\r\n", "x".repeat(998)).repeat(500);
     first.begin_message().await;
     first.send(&text).await;
-    // What the first one sent is in the server's memory once it has been read; a second message says when.
+    // What the first one sent is in the server's spool once it has been read; a second message says when.
     second.begin_message().await;
     second.send(&text).await;
     second.send(".\r\n").await;

@@ -13,6 +13,7 @@ use postrider::server::StartError;
 use postrider::source::imap::oauth::OauthError;
 
 use super::imap_url::ImapUrlError;
+use super::sendmail::SendmailError;
 
 /// `EX_CONFIG` of sysexits.h: what the operator wrote must change; starting again will not help.
 pub const EX_CONFIG: u8 = 78;
@@ -121,6 +122,9 @@ pub enum CliError {
     /// The server could not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A message was not handed over, or not to all.
+    #[error(transparent)]
+    Sendmail(#[from] SendmailError),
     /// What was checked does not all work.
     #[error("{0} of the configured parts do not work, see above")]
     Check(usize),
@@ -136,6 +140,7 @@ impl CliError {
     /// The exit code that stands for it.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Self::Sendmail(err) => err.exit_code(),
             Self::Config(_)
             | Self::ImapUrl(_)
             | Self::SharedPassword
@@ -156,6 +161,7 @@ impl CliError {
                 StartError::Key(_)
                 | StartError::Routing(_)
                 | StartError::DovecotSecret(_)
+                | StartError::MailOverHttp(_)
                 | StartError::EventLog(OpenError::Folder(..)),
             ) => EX_CONFIG,
             // What is taken may be free later, once the other process has ended.

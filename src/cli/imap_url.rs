@@ -4,7 +4,7 @@
 //! The URL is never repeated in a message: somebody may have put a password into it.
 
 use percent_encoding::percent_decode_str;
-use postrider::event::{AccountName, Content};
+use postrider::event::AccountName;
 use postrider::registry::{Account, ImapEndpoint, ImapSecurity};
 use postrider::source::imap::provider::Providers;
 use url::Url;
@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Result<Account, ImapUrlError> {
         ..ImapEndpoint::new(host, username.clone())
     };
     let name = AccountName::parse(&username).map_err(|_| ImapUrlError::Name)?;
-    Ok(Account { name, content: Content::default(), addresses: Vec::new(), imap: Some(imap.into()), jmap: None })
+    Ok(Account { imap: Some(imap.into()), ..Account::new(name) })
 }
 
 /// A bare address whose provider is known: `you@gmail.com`.
@@ -83,13 +83,7 @@ fn known(text: &str) -> Option<Result<Account, ImapUrlError>> {
     let place = Providers::default().place_of(text)?;
     let imap = ImapEndpoint { port: place.port, security: place.security, ..ImapEndpoint::new(place.host, text) };
     let name = AccountName::parse(text).map_err(|_| ImapUrlError::Name);
-    Some(name.map(|name| Account {
-        name,
-        content: Content::default(),
-        addresses: Vec::new(),
-        imap: Some(imap.into()),
-        jmap: None,
-    }))
+    Some(name.map(|name| Account { imap: Some(imap.into()), ..Account::new(name) }))
 }
 
 /// The accounts of several URLs; mailboxes of one user at one server make one account.

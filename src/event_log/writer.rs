@@ -57,6 +57,8 @@ struct Batch<'a> {
     topics: &'a TopicTable,
     ids: &'a mut EventIdGenerator,
     now: Timestamp,
+    /// `now` as events say it.
+    time: String,
     head: Position,
     bytes: u64,
     committed: Vec<Arc<Committed>>,
@@ -167,11 +169,13 @@ impl Writer {
     }
 
     fn write(&mut self, asked: Vec<Prepared>) -> rusqlite::Result<Vec<Vec<Appended>>> {
+        let now = Timestamp::now();
         let mut batch = Batch {
             transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
             topics: &self.topics,
             ids: &mut self.ids,
-            now: Timestamp::now(),
+            now,
+            time: format!("{now:.3}"),
             head: self.head,
             bytes: 0,
             committed: Vec::new(),
@@ -215,6 +219,9 @@ impl Writer {
 /// Adds what else waits; says whether the log was asked to close behind it.
 fn gather(batch: &mut Vec<(Prepared, Reply, OwnedSemaphorePermit)>, commands: &Receiver<Command>) -> bool {
     let mut events = 0;
+    // Where mail comes faster than it can be committed, a larger commit costs each message less: who is about to ask may
+    // do so first. Where nobody is, giving way takes no time.
+    let mut has_given_way = false;
     while events < BATCH_EVENTS_MAX {
         match commands.try_recv() {
             Ok(Command::Append { prepared, reply, place }) => {
@@ -224,6 +231,10 @@ fn gather(batch: &mut Vec<(Prepared, Reply, OwnedSemaphorePermit)>, commands: &R
             Ok(Command::Close) => return true,
             #[cfg(test)]
             Ok(Command::Panic) => panic!("a test asked for it"),
+            Err(_) if !has_given_way => {
+                has_given_way = true;
+                std::thread::yield_now();
+            }
             Err(_) => break,
         }
     }
@@ -260,7 +271,7 @@ impl Batch<'_> {
     fn insert(&mut self, row: Row) -> rusqlite::Result<EventId> {
         let position = Position(self.head.0 + 1);
         let id = self.ids.next(self.now, rand::random());
-        let json = format!("{{\"id\":\"{id}\",\"time\":\"{:.3}\",{}", self.now, row.json_rest);
+        let json = format!("{{\"id\":\"{id}\",\"time\":\"{}\",{}", self.time, row.json_rest);
         let names: Vec<&str> = row.topics.iter().map(crate::event::Topic::as_str).collect();
         self.transaction.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
             params![

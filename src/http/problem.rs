@@ -1,9 +1,12 @@
 //! Errors as people and programs can use them: `application/problem+json` (RFC 9457).
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::auth::TokenError;
 use crate::event_log::{AppendError, ReadError};
@@ -16,13 +19,15 @@ pub struct Problem {
     /// The last word of `type`: stable, for programs.
     name: &'static str,
     detail: String,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+    /// One more member of the answer, for programs.
+    member: Option<Box<(&'static str, Value)>>,
 }
 
 impl Problem {
     /// A problem; `name` must stay the same for ever, `detail` is for people.
     pub fn new(status: StatusCode, name: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, name, detail: detail.into(), header: None }
+        Self { status, name, detail: detail.into(), header: None, member: None }
     }
 
     /// The request itself is wrong.
@@ -52,8 +57,25 @@ impl Problem {
 
     /// It cannot be done now; `seconds` later it may be.
     pub fn unavailable(name: &'static str, detail: impl Into<String>, seconds: u32) -> Self {
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, name, detail);
-        problem.with(header::RETRY_AFTER, HeaderValue::from(seconds))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, name, detail).with_retry_after(seconds)
+    }
+
+    /// The same told with another status, for a client that knows only that.
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// It may be tried again in so many seconds.
+    #[must_use]
+    pub fn with_retry_after(self, seconds: u32) -> Self {
+        self.with(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Says more, to programs (RFC 9457 §3.2).
+    #[must_use]
+    pub fn with_member(self, name: &'static str, value: Value) -> Self {
+        Self { member: Some(Box::new((name, value))), ..self }
     }
 
     /// The connection ends with this answer.
@@ -63,8 +85,13 @@ impl Problem {
     }
 
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// What is said to people.
@@ -114,6 +141,8 @@ struct Body<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(flatten)]
+    member: Option<HashMap<&'static str, Value>>,
 }
 
 impl IntoResponse for Problem {
@@ -123,12 +152,13 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            member: self.member.map(|member| HashMap::from([*member])),
         };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.extend(self.header);
+        headers.extend(self.header.map(|header| *header));
         response
     }
 }

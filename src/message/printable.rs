@@ -21,17 +21,29 @@ pub(super) fn line(text: &str) -> String {
 /// Drops C0 and C1 control characters but tabs and line ends; every line end becomes LF.
 pub(super) fn lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    let mut rest = text;
+    // Almost everything stays, so it is copied run by run: of each message some kilobytes come through here.
+    while let Some((run, c)) = rest.bytes().position(may_be_control).and_then(|at| {
+        let (run, from) = rest.split_at_checked(at)?;
+        Some((run, from.chars().next()?))
+    }) {
+        out.push_str(run);
+        rest = rest.get(run.len().saturating_add(c.len_utf8())..).unwrap_or_default();
         match c {
-            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' if rest.starts_with('\n') => {}
             '\r' | '\n' => out.push('\n'),
-            '\t' => out.push('\t'),
             c if c.is_control() || c == '\u{feff}' => {}
             c => out.push(c),
         }
     }
+    out.push_str(rest);
     out
+}
+
+/// Whether a character that begins with this octet may be one that [`lines`] changes: C0 except the tab, DEL, C1 (behind
+/// 0xC2) or U+FEFF (behind 0xEF).
+fn may_be_control(octet: u8) -> bool {
+    (octet < b' ' && octet != b'\t') || matches!(octet, 0x7f | 0xc2 | 0xef)
 }
 
 /// The first `chars_max` characters.
@@ -98,6 +110,7 @@ mod tests {
     fn control_characters_go() {
         assert_eq!(line("\u{7}a\u{0}b\u{9c}\r\nc "), "ab  c");
         assert_eq!(lines("a\r\nb\rc\u{1b}[0m\td"), "a\nb\nc[0m\td");
+        assert_eq!(lines("\u{feff}\u{a0}\u{85}ü\u{7f}ﬀ\r\r\n\n€\r"), "\u{a0}üﬀ\n\n\n€\n");
     }
 
     #[test]

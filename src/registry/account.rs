@@ -121,6 +121,11 @@ pub struct ImapEndpoint {
 }
 
 impl Account {
+    /// An account with every default: no address, and no mailbox that is watched.
+    pub fn new(name: AccountName) -> Self {
+        Self { name, content: Content::default(), addresses: Vec::new(), imap: None, jmap: None }
+    }
+
     /// The endpoint, to be changed before anything is started with it.
     pub fn imap_mut(&mut self) -> Option<&mut ImapEndpoint> {
         self.imap.as_mut().map(Arc::make_mut)

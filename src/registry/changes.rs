@@ -88,17 +88,10 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::event::Content;
     use crate::registry::ImapEndpoint;
 
     fn account(name: &str, host: &str) -> Account {
-        Account {
-            name: name.parse().unwrap(),
-            content: Content::default(),
-            addresses: Vec::new(),
-            imap: Some(ImapEndpoint::new(host, name).into()),
-            jmap: None,
-        }
+        Account { imap: Some(ImapEndpoint::new(host, name).into()), ..Account::new(name.parse().unwrap()) }
     }
 
     fn changes(old: &[Account], new: &[Account]) -> (Vec<String>, Vec<String>) {

@@ -18,11 +18,10 @@
 //!
 //! Invariants: the position in a mailbox is stored in the same commit as the events before it; it moves only over
 //! messages that the server sent or did not have; nothing but `commands` sends what can change a message or its flags.
-//! What is in `backoff`, `cursor`, `fetch`, `flags`, `idle`, `mailboxes`, `mirror`, `protocol`, `refusal`, `sasl`,
+//! What is in `cursor`, `fetch`, `flags`, `idle`, `mailboxes`, `mirror`, `protocol`, `refusal`, `sasl`,
 //! `scram` and `structure` does no I/O.
 
 mod access;
-mod backoff;
 mod catch_up;
 mod commands;
 mod config;
@@ -34,7 +33,6 @@ mod fetch;
 mod flags;
 mod folders;
 mod handle;
-mod health;
 mod host;
 mod idle;
 mod link;
@@ -63,13 +61,11 @@ mod tls_stream;
 mod uid_text;
 mod wants;
 
-pub(in crate::source) use backoff::{Backoff, after_refused_login};
 pub use commands::{CommandError, MailboxCommand, MessageSet, PART_BYTES_MAX};
 pub use config::{ImapConfig, ImapConfigError};
 pub(in crate::source) use cursor::dedup_key;
 pub use error::ImapError;
 pub use handle::WatcherHandle;
-pub(in crate::source) use health::{Announcements, Condition, Health};
 pub(in crate::source) use mailbox_name::canonical as canonical_mailbox;
 pub use metrics::register_metrics;
 pub use probe::{ProbeReport, probe, probe_account};

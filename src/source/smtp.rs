@@ -1,6 +1,6 @@
 //! The SMTP receiver: takes mail for the configured accounts and turns each message into events (RFC 5321).
 //!
-//! From the inside out: `path`, `parameter`, `command`, `line` and `data` parse, `collector` keeps; [`Routing`] decides where a recipient's mail goes;
+//! From the inside out: `path`, `parameter`, `command`, `line` and `data` parse, `collector` and `holding` keep;
 //! `session` is the dialogue, a state machine without I/O; `connection` gives it a socket, a clock and the event log;
 //! [`serve`] accepts connections and ends them. The receiver keeps no mail and relays none: what it answers with 250
 //! is committed to the event log, in one append for all recipients.
@@ -12,6 +12,7 @@ mod config;
 mod connection;
 mod data;
 mod deadline;
+mod holding;
 mod line;
 mod listener;
 mod metrics;

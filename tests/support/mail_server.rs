@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use postrider::event::Content;
 use postrider::registry::{Account, ImapEndpoint, ImapSecurity};
 use secrecy::SecretString;
 
@@ -64,13 +63,7 @@ pub fn account(port: u16, user: &str, mailboxes: &[&str]) -> Account {
         mailboxes: mailboxes.iter().map(|&mailbox| mailbox.into()).collect(),
         ..ImapEndpoint::new("127.0.0.1", user)
     };
-    Account {
-        name: user.parse().unwrap(),
-        content: Content::default(),
-        addresses: Vec::new(),
-        imap: Some(imap.into()),
-        jmap: None,
-    }
+    Account { imap: Some(imap.into()), ..Account::new(user.parse().unwrap()) }
 }
 
 impl MailServer for Dovecot {

@@ -9,7 +9,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use postrider::event::Content;
 use postrider::registry::{Account, ImapEndpoint, ImapSecurity};
 use secrecy::SecretString;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf};
@@ -163,8 +162,7 @@ impl MisbehavingImap {
             mailboxes: mailboxes.iter().map(|&name| name.to_owned()).collect(),
             ..ImapEndpoint::new("127.0.0.1", "alice")
         };
-        let (name, content) = ("alice".parse().unwrap(), Content::Preview);
-        Account { name, content, addresses: Vec::new(), imap: Some(imap.into()), jmap: None }
+        Account { imap: Some(imap.into()), ..Account::new("alice".parse().unwrap()) }
     }
 
     /// How often the fault struck.

@@ -9,15 +9,18 @@
     reason = "clippy takes only functions marked as tests for tests"
 )]
 
+pub mod abuse;
 pub mod browser;
 pub mod courier;
 pub mod cyrus;
 pub mod dovecot;
 pub mod dovecot_push;
 pub mod gateway;
+pub mod honest;
 pub mod imap_model;
 pub mod jmap_front;
 pub mod lmtp;
+pub mod mail_client;
 pub mod mail_server;
 pub mod misbehaving_imap;
 pub mod observed;
@@ -29,8 +32,11 @@ pub mod proxy;
 pub mod raw_imap;
 pub mod scripted_imap;
 pub mod server;
+pub mod small_volume;
+pub mod smtp_client;
 pub mod stream;
 pub mod unpacked;
+pub mod volume;
 pub mod watching;
 
 use std::future::Future;

@@ -31,13 +31,7 @@ impl ScriptedImap {
             events: Some(Vec::new()),
             ..ImapEndpoint::new("127.0.0.1", "alice")
         };
-        Account {
-            name: "alice".parse().unwrap(),
-            content: postrider::event::Content::Preview,
-            addresses: Vec::new(),
-            imap: Some(imap.into()),
-            jmap: None,
-        }
+        Account { imap: Some(imap.into()), ..Account::new("alice".parse().unwrap()) }
     }
 
     /// The next connection, with nothing said.

@@ -166,6 +166,23 @@ impl Server {
         response.message().collect::<Vec<_>>().join(" ")
     }
 
+    /// A line of proc(5)'s `status` in octets: `VmRSS` is what is resident, `VmHWM` the most that ever was.
+    pub fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(self.proc("status")).expect("it runs");
+        let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+        let kilobytes: u64 = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse().ok()).expect("a line");
+        kilobytes * 1024
+    }
+
+    /// File descriptors that are open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(self.proc("fd")).expect("it runs").count()
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.child.id().expect("it runs")))
+    }
+
     /// SIGKILL, and waits for the end.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("postrider can be killed");

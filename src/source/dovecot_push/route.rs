@@ -67,11 +67,9 @@ mod tests {
 
     fn account(name: &str, addresses: &[&str], username: Option<&str>) -> Account {
         Account {
-            name: name.parse().unwrap(),
-            content: Content::default(),
             addresses: addresses.iter().map(|&address| address.into()).collect(),
-            jmap: None,
             imap: username.map(|username| ImapEndpoint::new("localhost", username).into()),
+            ..Account::new(name.parse().unwrap())
         }
     }
 

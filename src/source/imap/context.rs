@@ -10,12 +10,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::access::Access;
-use super::backoff;
 use super::config::ImapConfig;
 use super::cursor::checkpoint_key;
 use super::error::ImapError;
 use super::handle::Signals;
-use super::health::{Condition, Health};
 use super::host::Host;
 use super::login::{LoggedIn, log_in};
 use super::mailbox_name;
@@ -25,6 +23,8 @@ use super::refusal::{Refusal, ServerText};
 use crate::event::{AccountName, Content, Draft, EventKind, Origin};
 use crate::event_log::{Append, DedupKey, EventLog};
 use crate::registry::ImapEndpoint;
+use crate::source::backoff::after_refused_login;
+use crate::source::health::{Condition, Health};
 
 /// Refused logins in a row after which only a person can help.
 const REFUSALS_MAX: u32 = 5;
@@ -147,7 +147,7 @@ impl Logins {
         let (mut refused, now) = (self.lock(), Instant::now());
         refused.times = refused.times.saturating_add(1);
         let since = *refused.since.get_or_insert(now);
-        refused.not_before = Some(now + backoff::after_refused_login(refused.times));
+        refused.not_before = Some(now + after_refused_login(refused.times));
         refused.parked = needs_person || refused.times >= REFUSALS_MAX || now.duration_since(since) >= REFUSED_FOR_MAX;
     }
 

@@ -15,7 +15,6 @@ use super::connection::Asides;
 use super::context::{ConnectionContext, Duty, Mailbox};
 use super::cursor::Stored;
 use super::error::ImapError;
-use super::health::Condition;
 use super::link::Link;
 use super::login::LoggedIn;
 use super::mailbox_name;
@@ -24,6 +23,7 @@ use super::opened::{Opened, Settled};
 use super::protocol::StatusItems;
 use super::refusal::Refusal;
 use super::wants::Wants;
+use crate::source::health::Condition;
 
 /// A mailbox that the server refuses to open so often in a row is left alone, until it changes or for so long.
 const REFUSALS_MAX: u32 = 3;

@@ -17,12 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, error, info, warn};
 
 use super::access::Ways;
-use super::backoff::Backoff;
 use super::config::ImapConfig;
 use super::context::{AccountContext, Alerts, ConnectionContext, ConnectionRequest, Duty, Logins, Mailbox};
 use super::error::ImapError;
 use super::handle::WatcherHandle;
-use super::health::{Announcements, Condition, Health};
 use super::host::Hosts;
 use super::metrics::METRICS;
 use super::refusal::Refusal;
@@ -30,6 +28,8 @@ use super::session::Session;
 use crate::event::{AccountName, Origin};
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{Account, AccountChanges, Registry, Succession};
+use crate::source::backoff::Backoff;
+use crate::source::health::{Announcements, Condition, Health};
 
 /// For sessions to say goodbye, and to finish the commit that they are in.
 const GRACE: Duration = Duration::from_secs(4);
@@ -397,13 +397,7 @@ mod tests {
             connections,
         };
         let imap = Some(ImapEndpoint::new("localhost", "alice"));
-        let account = Account {
-            name: "alice".parse().unwrap(),
-            content: crate::event::Content::default(),
-            addresses: Vec::new(),
-            imap: imap.map(Arc::new),
-            jmap: None,
-        };
+        let account = Account { imap: imap.map(Arc::new), ..Account::new("alice".parse().unwrap()) };
         let account = shared.context(account).unwrap();
         let context = Arc::new(ConnectionContext::new(account, Duty::Account));
         let stop = CancellationToken::new();

@@ -10,31 +10,32 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{Timestamp, Unit};
 use tracing::{debug, warn};
-use uuid::Uuid;
 use uuid::fmt::Simple;
 
+use super::client::Client;
+use super::parsing::Parsing;
 use super::path::Path;
 use super::routing::Destination;
+use super::spool::{Message, Whole};
 use crate::event::{Content, Draft, Envelope, EventKind, Origin};
 use crate::event_log::{Append, AppendError, DedupKey, EventLog};
 use crate::message::summarise;
 
-/// Above this, parsing takes long enough to hold up other sessions of its thread: about a millisecond.
-const INLINE_BYTES_MAX: usize = 256 * 1024;
-
 /// One message with its envelope, to be committed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Mail {
     /// Which way it came.
     pub origin: Origin,
     /// What its sender is told, the event carries, and the log lines name.
     pub queue_id: QueueId,
+    /// Who handed it over.
+    pub client: Client,
     /// The reverse-path; none for `<>`.
     pub from: Option<Path>,
     /// Whom it is for, in the order in which they were named. Never empty.
     pub recipients: Vec<Recipient>,
     /// The message.
-    pub message: Vec<u8>,
+    pub message: Message,
 }
 
 /// A recipient whose mail is taken.
@@ -53,13 +54,15 @@ pub(crate) struct QueueId(Simple);
 impl QueueId {
     /// A name that no other message has.
     pub(crate) fn new() -> Self {
-        Self(Uuid::now_v7().simple())
+        let ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        // `now_v7` asks the system for random octets, for each message again.
+        Self(uuid::Builder::from_unix_timestamp_millis(ms, &rand::random()).into_uuid().simple())
     }
 
     /// A name that a test knows beforehand.
     #[cfg(test)]
     pub(crate) fn numbered(number: u128) -> Self {
-        Self(Uuid::from_u128(number).simple())
+        Self(uuid::Uuid::from_u128(number).simple())
     }
 }
 
@@ -84,21 +87,23 @@ pub(crate) enum Outcome {
     Loop,
 }
 
-/// Commits one message; see [`super::Intake::take`].
-pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Duration) -> Outcome {
+/// Commits one message, of which `octets` are all; see [`super::Intake::take`].
+pub(super) async fn commit(
+    event_log: &EventLog,
+    parsing: &Parsing,
+    mail: Mail,
+    octets: Whole,
+    append_timeout: Duration,
+) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
-    let append = if size <= INLINE_BYTES_MAX {
-        append_of(&mail, received)
-    } else {
-        match tokio::task::spawn_blocking(move || append_of(&mail, received)).await {
-            Ok(append) => append,
-            Err(err) => {
-                warn!(%queue_id, size, error = %err, "message not parsed");
-                return Outcome::Failed;
-            }
+    let append = match parsing.run(size, move || append_of(&mail, &octets, received)).await {
+        Ok(append) => append,
+        Err(err) => {
+            warn!(%queue_id, size, error = %err, "message not parsed");
+            return Outcome::Failed;
         }
     };
     match tokio::time::timeout(append_timeout, event_log.append(append)).await {
@@ -123,8 +128,8 @@ pub(super) async fn commit(event_log: &EventLog, mail: Mail, append_timeout: Dur
 }
 
 /// One event for each mailbox that the message is for.
-fn append_of(mail: &Mail, received: Timestamp) -> Append {
-    let Mail { origin, queue_id, from, recipients, message } = mail;
+fn append_of(mail: &Mail, message: &[u8], received: Timestamp) -> Append {
+    let Mail { origin, queue_id, from, recipients, .. } = mail;
     // The Message-ID is needed even where no account wants anything of the message in its events.
     let contents = recipients.iter().map(|recipient| recipient.destination.content);
     let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
@@ -161,6 +166,7 @@ mod tests {
     use super::*;
     use crate::event::{AccountName, Event, TopicMatcher};
     use crate::event_log::{EventLogConfig, Selection};
+    use crate::source::intake::Peer;
 
     fn path(text: &str) -> Path {
         Path::parse(text).unwrap()
@@ -180,11 +186,13 @@ mod tests {
         let mail = Mail {
             origin: Origin::Lmtp,
             queue_id: QueueId::new(),
+            client: Client::at(None, Peer::Loopback),
             from: Some(path("ada@example.org")),
             recipients: vec![recipient("none", Content::None), recipient("some", Content::Envelope)],
-            message: b"Subject: s\r\n\r\nbody\r\n".to_vec(),
+            message: Message::from(b"Subject: s\r\n\r\nbody\r\n".to_vec()),
         };
-        let append = append_of(&mail, Timestamp::UNIX_EPOCH);
+        let octets = mail.message.whole().await.unwrap();
+        let append = append_of(&mail, &octets, Timestamp::UNIX_EPOCH);
         let folder = tempfile::tempdir().unwrap();
         let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         log.append(append).await.unwrap();

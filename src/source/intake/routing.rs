@@ -194,11 +194,9 @@ mod tests {
 
     fn account(name: &str, addresses: &[&str]) -> Account {
         Account {
-            name: AccountName::parse(name).unwrap(),
             content: Content::Envelope,
             addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
-            imap: None,
-            jmap: None,
+            ..Account::new(AccountName::parse(name).unwrap())
         }
     }
 

@@ -14,7 +14,7 @@ use super::request::{Answers, CHANGES_MAX, Request};
 use crate::event::{AccountName, Content, Draft, EventKind, Origin, Topic};
 use crate::event_log::{Append, AppendError, EventLog};
 use crate::registry::JmapEndpoint;
-use crate::source::imap::{Condition, Health};
+use crate::source::health::{Condition, Health};
 
 /// Answers to "what else changed" before it is cheaper to start over.
 const PAGES_MAX: usize = 100;

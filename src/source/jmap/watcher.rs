@@ -22,7 +22,8 @@ use super::object::StateChange;
 use crate::event::Origin;
 use crate::event_log::{AppendError, EventLog};
 use crate::registry::{self, AccountChanges, Registry, Succession};
-use crate::source::imap::{Announcements, Backoff, Condition, Health, after_refused_login};
+use crate::source::backoff::{Backoff, after_refused_login};
+use crate::source::health::{Announcements, Condition, Health};
 
 /// For a commit to be finished.
 const GRACE: Duration = Duration::from_secs(4);

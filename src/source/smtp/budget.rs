@@ -1,14 +1,13 @@
-//! One bound on the memory that the messages of all sessions take together.
+//! One bound on what the messages of all sessions take together, of memory or of the disk.
 //!
-//! Each session alone is bounded by the message size limit; a thousand of them are not. A later step spools large
-//! messages to disk, and this bound then holds for what is not spooled yet.
+//! Each session alone is bounded by the message size limit; a thousand of them are not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The memory of all.
+/// What there is for all.
 #[derive(Debug)]
-pub(super) struct MemoryBudget {
+pub(super) struct Budget {
     bytes_max: usize,
     taken: AtomicUsize,
 }
@@ -16,11 +15,11 @@ pub(super) struct MemoryBudget {
 /// What one session holds of it; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    budget: Arc<MemoryBudget>,
+    budget: Arc<Budget>,
     bytes: usize,
 }
 
-impl MemoryBudget {
+impl Budget {
     /// Nothing is taken yet.
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { bytes_max, taken: AtomicUsize::new(0) })
@@ -39,7 +38,7 @@ impl MemoryBudget {
 
     fn give_back(&self, bytes: usize) {
         let before = self.taken.fetch_sub(bytes, Ordering::Relaxed);
-        debug_assert!(before >= bytes, "more memory was given back than taken");
+        debug_assert!(before >= bytes, "more was given back than taken");
     }
 }
 
@@ -80,7 +79,7 @@ mod tests {
 
     #[test]
     fn shares_together_stay_within_the_budget() {
-        let budget = MemoryBudget::new(100);
+        let budget = Budget::new(100);
         let (mut one, mut two) = (budget.share(), budget.share());
         assert!(one.resize(60) && two.resize(40));
         assert!(!two.resize(41), "nothing is left");

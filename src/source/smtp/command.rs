@@ -10,13 +10,13 @@ use crate::source::intake::{Path, bracketed};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// The client named itself and knows no extensions.
-    Helo,
+    Helo(String),
     /// The client named itself and wants to hear the extensions.
-    Ehlo,
+    Ehlo(String),
     /// A transaction begins.
     Mail(Mail),
     /// The client named itself, and speaks LMTP (RFC 2033 §4.1).
-    Lhlo,
+    Lhlo(String),
     /// One more recipient.
     Rcpt(Path),
     /// The message follows.
@@ -110,20 +110,20 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
     let argument = argument.trim_ascii_start();
     let is = |name: &str| verb.eq_ignore_ascii_case(name.as_bytes());
     let alone = |command| if argument.is_empty() { Ok(command) } else { Err(NO_ARGUMENT) };
-    let named = |command, usage| if is_name(argument) { Ok(command) } else { Err(CommandError::Argument(usage)) };
+    let named = |usage| name(argument).ok_or(CommandError::Argument(usage));
     match verb {
         _ if is("MAIL") => parse_mail(argument).map(Command::Mail),
         _ if is("RCPT") => parse_rcpt(argument).map(Command::Rcpt),
         _ if is("DATA") => alone(Command::Data),
-        _ if is("EHLO") => named(Command::Ehlo, "501 5.5.4 Syntax: EHLO hostname"),
-        _ if is("HELO") => named(Command::Helo, "501 5.5.4 Syntax: HELO hostname"),
-        _ if is("LHLO") => named(Command::Lhlo, "501 5.5.4 Syntax: LHLO hostname"),
+        _ if is("EHLO") => named("501 5.5.4 Syntax: EHLO hostname").map(Command::Ehlo),
+        _ if is("HELO") => named("501 5.5.4 Syntax: HELO hostname").map(Command::Helo),
+        _ if is("LHLO") => named("501 5.5.4 Syntax: LHLO hostname").map(Command::Lhlo),
         _ if is("BDAT") => parse_bdat(argument),
         _ if is("RSET") => alone(Command::Rset),
         _ if is("NOOP") => Ok(Command::Noop),
         _ if is("QUIT") => alone(Command::Quit),
         _ if is("HELP") => Ok(Command::Help),
-        _ if is("VRFY") => named(Command::Vrfy, "501 5.5.4 Syntax: VRFY address"),
+        _ if is("VRFY") => named("501 5.5.4 Syntax: VRFY address").map(|_| Command::Vrfy),
         _ if ["EXPN", "STARTTLS", "AUTH", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
         _ if is("XCLIENT") || is("XFORWARD") => Err(CommandError::NotAuthorized),
         _ if FOREIGN.iter().any(|name| verb.eq_ignore_ascii_case(name)) => Err(CommandError::OtherProtocol),
@@ -132,8 +132,9 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
 }
 
 /// What a client calls itself is not checked against anything (RFC 5321 §4.1.4), but it is printable text.
-fn is_name(argument: &[u8]) -> bool {
-    !argument.is_empty() && argument.iter().all(|byte| !byte.is_ascii_control())
+fn name(argument: &[u8]) -> Option<String> {
+    let is_name = !argument.is_empty() && argument.iter().all(|byte| !byte.is_ascii_control());
+    is_name.then(|| String::from_utf8_lossy(argument).into_owned())
 }
 
 fn parse_mail(argument: &[u8]) -> Result<Mail, CommandError> {
@@ -184,8 +185,8 @@ mod tests {
 
     #[test]
     fn verbs_are_known_in_any_case_and_with_trailing_blanks() {
-        assert_eq!(parse(b"ehlo client.example"), Ok(Command::Ehlo));
-        assert_eq!(parse(b"HELO [192.0.2.1]  "), Ok(Command::Helo));
+        assert_eq!(parse(b"ehlo client.example"), Ok(Command::Ehlo("client.example".into())));
+        assert_eq!(parse(b"HELO [192.0.2.1]  "), Ok(Command::Helo("[192.0.2.1]".into())));
         assert_eq!(parse(b"Data "), Ok(Command::Data));
         assert_eq!(parse(b"noop whatever"), Ok(Command::Noop));
         assert_eq!(parse(b"VRFY alice"), Ok(Command::Vrfy));

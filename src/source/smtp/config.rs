@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::session::Role;
-use crate::source::intake::{Intake, Path};
+use crate::source::intake::{Intake, Path, WHOLE_MAX};
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +23,16 @@ pub struct SmtpConfig {
     pub hostname: Option<String>,
     /// The largest message, in octets; announced by SIZE. Default: 26214400 (25 MiB).
     pub message_bytes_max: NonZeroUsize,
-    /// Memory for the messages of all sessions together, in octets; past that, senders are told to try again later.
+    /// How much of one message is kept in memory while it comes in, in octets; a longer one waits in a file without a name
+    /// in the data folder's `spool`. Default: 1048576 (1 MiB).
+    pub message_memory_bytes_max: NonZeroUsize,
+    /// Memory for the messages of all sessions together, in octets. Four of the largest messages have to fit, for they are
+    /// needed whole when they are complete; when what remains is used up, smaller messages wait in files too.
     /// Default: 268435456 (256 MiB).
     pub memory_bytes_max: NonZeroUsize,
+    /// Files for the messages of all sessions together, in octets; past that, senders are told to try again later.
+    /// Default: 4294967296 (4 GiB).
+    pub spool_bytes_max: NonZeroUsize,
     /// Recipients of one message. Default: 100, the least that RFC 5321 §4.5.3.1.8 allows.
     pub recipients_max: NonZeroUsize,
     /// Sessions at the same time; the next client waits unaccepted. Default: 1000.
@@ -154,7 +161,9 @@ impl Default for SmtpConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
             hostname: None,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            message_memory_bytes_max: MESSAGE_MEMORY_BYTES_MAX,
             memory_bytes_max: MEMORY_BYTES_MAX,
+            spool_bytes_max: SPOOL_BYTES_MAX,
             recipients_max: HUNDRED,
             sessions_max: THOUSAND,
             sessions_per_address_max: HUNDRED,
@@ -170,7 +179,9 @@ impl Default for SmtpConfig {
 }
 
 const MESSAGE_BYTES_MAX: NonZeroUsize = non_zero(25 * 1024 * 1024);
+const MESSAGE_MEMORY_BYTES_MAX: NonZeroUsize = non_zero(1024 * 1024);
 const MEMORY_BYTES_MAX: NonZeroUsize = non_zero(256 * 1024 * 1024);
+const SPOOL_BYTES_MAX: NonZeroUsize = non_zero(4 * 1024 * 1024 * 1024);
 const HUNDRED: NonZeroUsize = non_zero(100);
 const THOUSAND: NonZeroUsize = non_zero(1000);
 const DATA_BYTES_PER_SECOND_MIN: NonZeroU32 = NonZeroU32::MIN.saturating_add(499);
@@ -187,8 +198,10 @@ pub enum SmtpConfigError {
     /// The name is not one that may stand in a greeting.
     #[error("`smtp.hostname` is `{0}`, which is neither a domain nor an address in brackets")]
     Hostname(String),
-    /// Not even one message fits the memory.
-    #[error("`smtp.message_bytes_max` is {message}, more than `smtp.memory_bytes_max`, which is {memory}")]
+    /// The messages that are read back do not fit the memory.
+    #[error(
+        "`smtp.memory_bytes_max` is {memory}, less than {WHOLE_MAX} times `smtp.message_bytes_max`, which is {message}"
+    )]
     Memory {
         /// The largest message.
         message: NonZeroUsize,
@@ -213,7 +226,7 @@ impl SmtpConfig {
             return Err(SmtpConfigError::Hostname(hostname.clone()));
         }
         let (message, memory) = (self.message_bytes_max, self.memory_bytes_max);
-        if message > memory {
+        if message.get().saturating_mul(WHOLE_MAX) > memory.get() {
             return Err(SmtpConfigError::Memory { message, memory });
         }
         let is_25 = |at: &SocketAddress| matches!(at, SocketAddress::Tcp(address) if address.port() == 25);

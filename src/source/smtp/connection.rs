@@ -13,18 +13,17 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::budget::Share;
 use super::deadline::Deadline;
+use super::holding::{HoldError, Holding, READ_BYTES};
 use super::receiver::Receiver;
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Mail, Outcome, Peer, QueueId};
+use crate::source::intake::{Client, Mail, Outcome, QueueId};
 
-/// What one read takes: a good part of a socket's buffer, so that a large message needs few of them.
-const READ_BYTES: usize = 64 * 1024;
 /// How long a line that ended with LF alone waits for its other half, which a packet may have cut off.
 const BARE_LF_WAIT: Duration = Duration::from_secs(1);
 /// How long, and how much, a client that was hung up on is listened to: unread input would turn the close into a reset,
@@ -54,17 +53,19 @@ pub(super) struct Connection<'a, S> {
     stream: S,
     session: Session<'a>,
     deadline: Deadline,
-    share: Share,
+    holding: Holding,
     /// Replies that are not written yet.
     out: Vec<u8>,
     /// Input that came together with the end of a message.
     rest: Bytes,
+    /// Octets that were taken in since other sessions had their turn.
+    in_turn: usize,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     pub(super) fn new(
         stream: S,
-        peer: Peer,
+        client: Client,
         receiver: &'a Receiver,
         policy: &'a Policy,
         shutdown: &'a Shutdown,
@@ -76,11 +77,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             policy,
             shutdown,
             stream,
-            session: Session::new(policy, peer),
+            session: Session::new(policy, client),
             deadline: Deadline::new(config.command_timeout, rate_min, Instant::now()),
-            share: receiver.budget.share(),
+            holding: receiver.room.holding(),
             out: Vec::new(),
             rest: Bytes::new(),
+            in_turn: 0,
         }
     }
 
@@ -107,8 +109,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let rest = std::mem::take(&mut self.rest);
                 self.take_in(rest)
             };
-            if let Next::Deliver(transaction) = next {
-                next = self.deliver(transaction).await;
+            match next {
+                Next::Deliver(transaction) => next = self.deliver(transaction).await,
+                _ => self.hold().await,
+            }
+            if self.in_turn >= READ_BYTES {
+                self.in_turn = 0;
+                // Who sends as fast as it can always has more to read; the others have something to say, too.
+                yield_now().await;
             }
             match next {
                 Next::Read | Next::Deliver(_) => {}
@@ -164,39 +172,52 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     fn take_in(&mut self, input: impl Input) -> Next {
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
+        self.in_turn = self.in_turn.saturating_add(used);
         self.deadline.advance(self.session.commands(), Instant::now());
-        let memory = match &next {
-            Next::Deliver(transaction) => transaction.message.capacity(),
-            _ => self.session.data_memory(),
-        };
-        if self.share.resize(memory) {
-            return next;
+        next
+    }
+
+    /// Takes what the session has of a message, if that is too much to be left to it.
+    async fn hold(&mut self) {
+        let (handed_out, len, capacity) = self.session.data_held();
+        if self.holding.may_keep(handed_out, len, capacity) {
+            return;
         }
-        debug!("no memory left for the messages of all sessions");
-        self.share.clear();
+        let block = self.session.take_block();
+        if let Err(err) = self.holding.write(block).await {
+            self.not_held(&err);
+            self.session.give_up_data();
+        }
+    }
+
+    fn not_held(&mut self, err: &HoldError) {
+        warn!(error = err as &dyn std::error::Error, "message not kept, its sender tries again later");
+        self.holding.clear();
         self.receiver.metrics.messages_failed.inc();
-        match next {
-            Next::Deliver(_) => self.session.delivered(QueueId::new(), Outcome::NoSpace, &mut self.out),
-            next => {
-                self.session.give_up_data();
-                next
-            }
-        }
     }
 
     async fn deliver(&mut self, transaction: Transaction) -> Next {
         let Transaction { from, recipients, message } = transaction;
         let Receiver { intake, metrics, .. } = self.receiver;
-        let (queue_id, bytes) = (QueueId::new(), message.len() as u64);
-        let origin = self.policy.role.origin();
-        let outcome = intake.take(Mail { origin, queue_id, from, recipients, message }).await;
-        self.share.clear();
-        if outcome == Outcome::Committed {
-            metrics.messages.inc();
-            metrics.message_octets.inc_by(bytes);
-        } else {
-            metrics.messages_failed.inc();
-        }
+        let queue_id = QueueId::new();
+        let outcome = match self.holding.complete(message).await {
+            Ok(message) => {
+                let (origin, client, bytes) = (self.policy.role.origin(), self.session.client().clone(), message.len());
+                let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
+                self.holding.clear();
+                if outcome == Outcome::Committed {
+                    metrics.messages.inc();
+                    metrics.message_octets.inc_by(bytes as u64);
+                } else {
+                    metrics.messages_failed.inc();
+                }
+                outcome
+            }
+            Err(err) => {
+                self.not_held(&err);
+                err.outcome()
+            }
+        };
         self.deadline.restart(Instant::now());
         self.session.delivered(queue_id, outcome, &mut self.out)
     }
@@ -253,7 +274,7 @@ mod tests {
     use super::*;
     use crate::event_log::{EventLog, EventLogConfig};
     use crate::metrics::Metrics;
-    use crate::source::intake::{Intake, Routing};
+    use crate::source::intake::{Intake, Peer, Routing};
     use crate::source::smtp::{Role, SmtpConfig};
 
     #[tokio::test]
@@ -267,7 +288,8 @@ mod tests {
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
         let policy = receiver.policy(Role::Smtp);
-        let session = Connection::new(server, Peer::Loopback, &receiver, &policy, &shutdown).run();
+        let client = Client::at(None, Peer::Loopback);
+        let session = Connection::new(server, client, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

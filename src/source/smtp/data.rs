@@ -116,6 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::source::smtp::collector::Text;
 
     fn stuff(message: &[u8]) -> Vec<u8> {
         let mut wire = Vec::new();
@@ -142,7 +143,7 @@ mod tests {
     }
 
     fn message(text: &str) -> (Option<Ended>, Vec<u8>) {
-        (Some(Ended::Message(text.as_bytes().to_vec())), Vec::new())
+        (Some(Ended::Message(Text { handed_out: 0, rest: text.as_bytes().to_vec() })), Vec::new())
     }
 
     #[test]
@@ -160,7 +161,7 @@ mod tests {
             let wire = [b"Subject: x\r\n\r\ntext", variant, b"MAIL FROM:<evil@example.org>\r\n.\r\nNOOP\r\n"].concat();
             let (ended, rest) = read(&[&wire], 999);
             let Some(Ended::Message(message)) = ended else { panic!("{variant:?} gave no message") };
-            assert!(message.ends_with(b"MAIL FROM:<evil@example.org>\r\n"), "{}", variant.escape_ascii());
+            assert!(message.rest.ends_with(b"MAIL FROM:<evil@example.org>\r\n"), "{}", variant.escape_ascii());
             assert_eq!(rest, b"NOOP\r\n", "{}", variant.escape_ascii());
         }
     }
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!((ended, &rest[..]), (Some(Ended::TooBig), &b"NOOP\r\n"[..]));
         let mut reader = DataReader::new(10);
         assert_eq!(reader.take(&[b'x'; 80]), (80, None));
-        assert_eq!(reader.text().memory(), 0);
+        assert_eq!(reader.text().held().2, 0);
         assert_eq!(reader.take(b"x"), (1, Some(Ended::Endless)));
     }
 
@@ -180,9 +181,9 @@ mod tests {
     fn a_message_that_was_given_up_is_read_to_its_end() {
         let mut reader = DataReader::new(99);
         assert_eq!(reader.take(b"abc\r\n"), (5, None));
-        assert!(reader.text().memory() >= 5);
+        assert!(reader.text().held().2 >= 5);
         reader.text_mut().give_up();
-        assert_eq!(reader.text().memory(), 0);
+        assert_eq!(reader.text().held().2, 0);
         assert_eq!(reader.take(b"def\r\n.\r\n"), (8, Some(Ended::GivenUp)));
     }
 

@@ -48,9 +48,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// Who has connected.
+/// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Client {
+pub(super) struct Remote {
     /// None by a Unix socket.
     pub address: Option<SocketAddr>,
     pub peer: Peer,
@@ -82,18 +82,18 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Stream, Client)> {
+    async fn accept(&self) -> io::Result<(Stream, Remote)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Replies are written whole: waiting for more of them would only delay the client's next command.
                 stream.set_nodelay(true)?;
                 let peer = if address.ip().to_canonical().is_loopback() { Peer::Loopback } else { Peer::Remote };
-                Ok((Either::Left(stream), Client { address: Some(address), peer }))
+                Ok((Either::Left(stream), Remote { address: Some(address), peer }))
             }
             Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Either::Right(stream), Client { address: None, peer: Peer::Loopback }))
+                Ok((Either::Right(stream), Remote { address: None, peer: Peer::Loopback }))
             }
         }
     }
@@ -139,7 +139,7 @@ impl Accept {
 
     /// The next connection. The slot comes first, so that clients beyond the limit wait in the kernel's queue. Cancel
     /// safe: a connection is not lost, and a pause that was cut short begins anew.
-    pub(super) async fn next(&mut self) -> (Stream, Client, OwnedSemaphorePermit) {
+    pub(super) async fn next(&mut self) -> (Stream, Remote, OwnedSemaphorePermit) {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
             // Nobody closes the semaphore.
             return std::future::pending().await;

@@ -10,15 +10,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
-use super::budget::MemoryBudget;
 use super::config::SmtpConfig;
 use super::connection::{Connection, Shutdown};
-use super::listener::{Accept, Client, Listener, Stream, say_at_once};
+use super::holding::Room;
+use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
 use super::metrics::SmtpMetrics;
 use super::places::{Addresses, Place};
 use super::session::{Policy, Role};
 use crate::metrics::Metrics;
-use crate::source::intake::Intake;
+use crate::source::intake::{Client, Intake};
 
 /// Time for the last 421 when the grace is over, and for the event log to answer what it was asked.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Receiver {
     pub(super) config: SmtpConfig,
     pub(super) intake: Intake,
-    pub(super) budget: Arc<MemoryBudget>,
+    pub(super) room: Room,
     pub(super) metrics: SmtpMetrics,
     addresses: Addresses,
     /// For sessions at the same time.
@@ -38,12 +38,12 @@ pub struct Receiver {
 impl Receiver {
     /// A receiver that hands mail to `intake`, and whose numbers `metrics` tells. The caller has checked `config`.
     pub fn new(config: SmtpConfig, intake: Intake, metrics: &Metrics) -> Self {
-        let budget = MemoryBudget::new(config.memory_bytes_max.get());
+        let room = Room::new(&config, intake.spool().clone());
         let addresses = Addresses::new(config.sessions_per_address_max.get());
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, intake, budget, metrics, addresses, slots }
+        Self { config, intake, room, metrics, addresses, slots }
     }
 
     /// What holds for the sessions of a listener.
@@ -83,15 +83,15 @@ async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, st
             biased;
             () = shutdown.stop.cancelled() => break,
             Some(ended) = sessions.join_next() => report(ended),
-            (stream, client, slot) = accept.next() => match receiver.place_for(client) {
+            (stream, remote, slot) = accept.next() => match receiver.place_for(remote) {
                 Ok(place) => {
-                    let session = session(stream, client, Arc::clone(&receiver), Arc::clone(&policy), shutdown.clone());
+                    let session = session(stream, remote, Arc::clone(&receiver), Arc::clone(&policy), shutdown.clone());
                     sessions.spawn(async move {
                         session.await;
                         drop((slot, place));
                     });
                 }
-                Err(TooMany) => refuse(stream, client, &receiver, &policy),
+                Err(TooMany) => refuse(stream, remote, &receiver, &policy),
             }
         }
     }
@@ -110,23 +110,24 @@ struct TooMany;
 
 impl Receiver {
     /// A place for one more session of the client's address; a Unix socket has none, and no such limit.
-    fn place_for(&self, client: Client) -> Result<Option<Place>, TooMany> {
-        let Some(address) = client.address else { return Ok(None) };
+    fn place_for(&self, remote: Remote) -> Result<Option<Place>, TooMany> {
+        let Some(address) = remote.address else { return Ok(None) };
         self.addresses.enter(address.ip()).map(Some).ok_or(TooMany)
     }
 }
 
-async fn session(stream: Stream, client: Client, receiver: Arc<Receiver>, policy: Arc<Policy>, shutdown: Shutdown) {
+async fn session(stream: Stream, remote: Remote, receiver: Arc<Receiver>, policy: Arc<Policy>, shutdown: Shutdown) {
     receiver.metrics.sessions.inc();
-    let span = debug_span!("smtp.session", client.address = client.address.map(tracing::field::display));
-    Connection::new(stream, client.peer, &receiver, &policy, &shutdown).run().instrument(span).await;
+    let span = debug_span!("smtp.session", client.address = remote.address.map(tracing::field::display));
+    let client = Client::at(remote.address.map(|address| address.ip().to_canonical()), remote.peer);
+    Connection::new(stream, client, &receiver, &policy, &shutdown).run().instrument(span).await;
     receiver.metrics.sessions_ended.inc();
 }
 
 /// Tells a client without waiting for it that its address has too many sessions.
-fn refuse(stream: Stream, client: Client, receiver: &Receiver, policy: &Policy) {
+fn refuse(stream: Stream, remote: Remote, receiver: &Receiver, policy: &Policy) {
     receiver.metrics.sessions_refused.inc();
-    debug!(client.address = client.address.map(tracing::field::display), "too many sessions from this address");
+    debug!(client.address = remote.address.map(tracing::field::display), "too many sessions from this address");
     say_at_once(stream, &format!("421 4.7.0 {} Too many sessions from your address\r\n", policy.hostname));
 }
 

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::collector::Collector;
+use super::collector::{Collector, Text};
 use super::command::{self, Command, CommandError, Mail};
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
 use crate::event::Origin;
-use crate::source::intake::{NoRoute, Outcome, Path, Peer, QueueId, Recipient, Routing};
+use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routing};
 use body::Body;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
@@ -94,7 +94,7 @@ pub(super) struct Transaction {
     /// The accepted recipients, in the order of their RCPT. Never empty.
     pub recipients: Vec<Recipient>,
     /// The message.
-    pub message: Vec<u8>,
+    pub message: Text,
 }
 
 /// What the caller does next.
@@ -124,7 +124,7 @@ struct Misuse {
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     policy: &'a Policy,
-    peer: Peer,
+    client: Client,
     lines: LineReader,
     greeted: bool,
     transaction: Option<Open>,
@@ -149,10 +149,10 @@ struct Open {
 
 impl<'a> Session<'a> {
     /// A session with a client that has just connected.
-    pub(super) fn new(policy: &'a Policy, peer: Peer) -> Self {
+    pub(super) fn new(policy: &'a Policy, client: Client) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
         let (greeted, transaction, body) = (false, None, Body::None);
-        Self { policy, peer, lines, greeted, transaction, body, replies_due: 1, misuse, commands: 0 }
+        Self { policy, client, lines, greeted, transaction, body, replies_due: 1, misuse, commands: 0 }
     }
 
     /// The first reply. A client that talks before it is merely early: its commands wait like pipelined ones.
@@ -199,6 +199,11 @@ impl<'a> Session<'a> {
     pub(super) fn time_out(&self, out: &mut Vec<u8>) -> Next {
         reply(out, &format!("421 4.4.2 {} timed out waiting for you", self.policy.hostname));
         Next::HangUp
+    }
+
+    /// Whom it talks to, as far as is known by now.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Lines so far. A deadline holds for a command, however slowly its octets drip in.
@@ -254,12 +259,12 @@ impl<'a> Session<'a> {
     fn command(&mut self, command: Command, out: &mut Vec<u8>) -> Next {
         match command {
             // Each protocol has its own greeting, so that a client that is at the wrong port learns it (RFC 2033 §4.1).
-            Command::Helo | Command::Ehlo if self.policy.role == Role::Lmtp => {
+            Command::Helo(_) | Command::Ehlo(_) if self.policy.role == Role::Lmtp => {
                 self.error(out, "500 5.5.1 This is LMTP: send LHLO")
             }
-            Command::Lhlo if self.policy.role == Role::Smtp => self.error(out, "500 5.5.1 This is SMTP: send EHLO"),
-            Command::Helo => self.hello(out, false),
-            Command::Ehlo | Command::Lhlo => self.hello(out, true),
+            Command::Lhlo(_) if self.policy.role == Role::Smtp => self.error(out, "500 5.5.1 This is SMTP: send EHLO"),
+            Command::Helo(name) => self.hello(name, out, false),
+            Command::Ehlo(name) | Command::Lhlo(name) => self.hello(name, out, true),
             Command::Mail(mail) => self.mail(mail, out),
             Command::Rcpt(path) => self.rcpt(path, out),
             Command::Data => self.start_data(out),
@@ -279,10 +284,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn hello(&mut self, out: &mut Vec<u8>, extended: bool) -> Next {
+    fn hello(&mut self, name: String, out: &mut Vec<u8>, extended: bool) -> Next {
         // RFC 5321 §4.1.4: EHLO in the middle of a session is an RSET too.
         self.transaction = None;
         self.greeted = true;
+        self.client.helo = Some(name);
         let hostname = &self.policy.hostname;
         if !extended {
             return self.idle(out, &format!("250 {hostname}"));
@@ -331,7 +337,7 @@ impl<'a> Session<'a> {
         let refusal = if !open.smtputf8 && path.is_internationalized() {
             NEEDS_SMTPUTF8
         } else {
-            match self.policy.routing.route(&path, self.peer) {
+            match self.policy.routing.route(&path, self.client.peer) {
                 Ok(destination) => {
                     open.recipients.push(Recipient { path, destination });
                     return go_on(out, "250 2.1.5 Ok");

@@ -1,7 +1,7 @@
 //! The session while a message's text comes in: after DATA up to the dot, or chunk by chunk (BDAT, RFC 3030 §2).
 
 use super::{NO_SPACE, Next, Open, Session, TOO_BIG, Transaction, go_on, reply};
-use crate::source::smtp::collector::{Collector, Ended};
+use crate::source::smtp::collector::{Collector, Ended, Text};
 use crate::source::smtp::data::DataReader;
 
 /// Chunks smaller than this, but for the last, only cost time.
@@ -39,19 +39,28 @@ impl Session<'_> {
         self.collector().map(Collector::received)
     }
 
-    /// Octets of memory that the message takes that is on its way.
-    pub(in super::super) fn data_memory(&self) -> usize {
-        self.collector().map_or(0, Collector::memory)
+    /// What there is of the message that is on its way: octets that were handed out, octets that are here, and those that
+    /// their buffer takes.
+    pub(in super::super) fn data_held(&self) -> (usize, usize, usize) {
+        self.collector().map_or((0, 0, 0), Collector::held)
     }
 
     /// There is no memory for the message that is on its way: forgets it, and refuses it at its end.
     pub(in super::super) fn give_up_data(&mut self) {
-        let collector = match &mut self.body {
+        if let Some(collector) = self.collector_mut() {
+            collector.give_up();
+        }
+    }
+
+    /// Hands out what is in memory of the message that is on its way.
+    pub(in super::super) fn take_block(&mut self) -> Text {
+        self.collector_mut().map(Collector::take_block).unwrap_or_default()
+    }
+
+    fn collector_mut(&mut self) -> Option<&mut Collector> {
+        match &mut self.body {
             Body::Text(data) => Some(data.text_mut()),
             _ => self.transaction.as_mut().and_then(|open| open.chunks.as_mut()),
-        };
-        if let Some(collector) = collector {
-            collector.give_up();
         }
     }
 

@@ -4,8 +4,13 @@ use proptest::prelude::*;
 
 use super::super::data::SMUGGLING;
 use super::*;
-use crate::event::{AccountName, Content};
+use crate::event::AccountName;
 use crate::registry::Account;
+use crate::source::intake::Peer;
+
+fn remote() -> Client {
+    Client::at(None, Peer::Remote)
+}
 
 fn policy() -> Policy {
     policy_of(Role::Smtp)
@@ -13,11 +18,8 @@ fn policy() -> Policy {
 
 fn policy_of(role: Role) -> Policy {
     let alice = Account {
-        name: AccountName::parse("alice").unwrap(),
-        content: Content::Preview,
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
-        imap: None,
-        jmap: None,
+        ..Account::new(AccountName::parse("alice").unwrap())
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
     Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
@@ -33,7 +35,7 @@ struct Seen {
 
 /// Runs a dialogue whose bytes arrive in pieces; every message is committed.
 fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
-    let (mut session, mut out, mut seen) = (Session::new(policy, Peer::Remote), Vec::new(), Seen::default());
+    let (mut session, mut out, mut seen) = (Session::new(policy, remote()), Vec::new(), Seen::default());
     'pieces: for piece in pieces {
         let mut rest = *piece;
         loop {
@@ -90,7 +92,7 @@ fn a_message_goes_from_ehlo_to_quit() {
     assert!(seen.replies.contains(&format!("250 2.0.0 Ok: queued as {:032}\r\n", 0)), "{}", seen.replies);
     assert_eq!(seen.end, Some(Next::Quit));
     let [message] = &seen.messages[..] else { panic!("{seen:?}") };
-    assert_eq!(message.message, b"Subject: hi\r\n\r\n.dot\r\n");
+    assert_eq!(message.message.rest, b"Subject: hi\r\n\r\n.dot\r\n");
     assert_eq!(message.from.as_ref().map(Path::as_str), Some("bob@x.example"));
     assert_eq!(message.recipients[0].destination.mailbox, "INBOX");
 }
@@ -180,7 +182,7 @@ fn what_did_not_end_with_crlf_is_one_error() {
 #[test]
 fn a_line_behind_a_bare_lf_can_be_given_up_on() {
     let policy = policy();
-    let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+    let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
     assert_eq!(session.receive(b"NOOP\n", &mut out), (5, Next::Read));
     assert!(session.waits_behind_bare_lf() && out.is_empty());
     assert_eq!(session.end_stalled_line(&mut out), Next::Read);
@@ -234,7 +236,7 @@ fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
         (Outcome::ShuttingDown, "421 4.3.2", Next::HangUp),
         (Outcome::Loop, "554 5.4.6", Next::Read),
     ] {
-        let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+        let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
         let wire = format!("{TRANSACTION}hi\n.\n").replace('\n', "\r\n");
         let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
         assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
@@ -247,12 +249,12 @@ fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
 #[test]
 fn a_message_without_memory_is_refused_at_its_dot() {
     let policy = policy();
-    let (mut session, mut out) = (Session::new(&policy, Peer::Remote), Vec::new());
+    let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
     let wire = format!("{TRANSACTION}begin\n").replace('\n', "\r\n");
     session.receive(wire.as_bytes(), &mut out);
-    assert!(session.in_data() && session.data_memory() > 0);
+    assert!(session.in_data() && session.data_held().1 > 0);
     session.give_up_data();
-    assert_eq!(session.data_memory(), 0);
+    assert_eq!(session.data_held(), (0, 0, 0));
     out.clear();
     assert_eq!(session.receive(b"end\r\n.\r\n", &mut out).1, Next::Read);
     assert_eq!(out, b"452 4.3.1 Insufficient system storage\r\n");
@@ -265,9 +267,9 @@ fn a_message_may_come_in_chunks() {
     let seen = talk(&format!("{CHUNKED}BDAT 4\nab\nBDAT 5\n.\n\nBDAT 0 LAST\nNOOP\n"));
     assert_eq!(codes(&seen)[3..], ["250 2.0.0", "250 2.0.0", "250 2.0.0", "250 2.0.0"]);
     assert!(seen.replies.contains("250 2.0.0 5 octets received\r\n"), "{}", seen.replies);
-    assert_eq!(seen.messages[0].message, b"ab\r\n.\r\n\r\n");
+    assert_eq!(seen.messages[0].message.rest, b"ab\r\n.\r\n\r\n");
     let one = talk(&format!("{CHUNKED}BDAT 3 LAST\na\0bNOOP\n"));
-    assert_eq!((one.messages[0].message.as_slice(), codes(&one).len()), (&b"a\0b"[..], 5), "octets are octets");
+    assert_eq!((one.messages[0].message.rest.as_slice(), codes(&one).len()), (&b"a\0b"[..], 5), "octets are octets");
 }
 
 #[test]
@@ -295,7 +297,7 @@ fn a_message_that_has_begun_in_chunks_ends_in_chunks() {
     ] {
         let seen = talk(&format!("{begun}{line}\nBDAT 1 LAST\ny"));
         assert_eq!(codes(&seen)[4..], [code, "250 2.0.0"], "{line}");
-        assert_eq!(seen.messages[0].message, b"xy", "{line}");
+        assert_eq!(seen.messages[0].message.rest, b"xy", "{line}");
     }
     let reset = talk(&format!("{begun}RSET\nBDAT 1 LAST\ny"));
     assert_eq!((codes(&reset)[4..].to_vec(), reset.messages.len()), (vec!["250 2.0.0".into(), "503 5.5.1".into()], 0));

@@ -25,7 +25,7 @@ const EVENTS_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration
 
 /// How one connection is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::source) enum Condition {
+pub(super) enum Condition {
     /// On the way, or lost for the first time and tried again in a moment: nothing that a person need act on.
     Connecting { reason: Option<String>, retry_at: Option<Timestamp> },
     /// Logged in; `stalled` says why it gets no further, if it does not.
@@ -39,7 +39,7 @@ pub(in crate::source) enum Condition {
 }
 
 impl Condition {
-    pub(in crate::source) const START: Self = Self::Connecting { reason: None, retry_at: None };
+    pub(super) const START: Self = Self::Connecting { reason: None, retry_at: None };
 
     /// The worst condition of its connections is the account's.
     fn severity(&self) -> u8 {
@@ -93,14 +93,14 @@ impl Condition {
 /// Accounts whose state may have to be announced. One task serves all of them: a task for each would take a kilobyte
 /// an account.
 #[derive(Debug, Default)]
-pub(in crate::source) struct Announcements {
+pub(super) struct Announcements {
     waiting: Mutex<VecDeque<Arc<Health>>>,
     added: Notify,
 }
 
 impl Announcements {
     /// Appends the accounts' events until `stop`.
-    pub(in crate::source) async fn announce(&self, event_log: &EventLog, stop: &CancellationToken) {
+    pub(super) async fn announce(&self, event_log: &EventLog, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let Some(health) = self.take() else {
                 tokio::select! {
@@ -141,7 +141,7 @@ impl Announcements {
 
 /// The connections of one account.
 #[derive(Debug)]
-pub(in crate::source) struct Health {
+pub(super) struct Health {
     account: AccountName,
     origin: Origin,
     registry: Registry,
@@ -179,7 +179,7 @@ impl States {
 }
 
 impl Health {
-    pub(in crate::source) fn new(
+    pub(super) fn new(
         account: AccountName,
         origin: Origin,
         registry: Registry,
@@ -196,7 +196,7 @@ impl Health {
     }
 
     /// Records the condition of the connection with this name.
-    pub(in crate::source) fn report(&self, connection: &str, condition: Condition) {
+    pub(super) fn report(&self, connection: &str, condition: Condition) {
         self.change(|states| {
             if let Some((_, known)) = states.conditions.iter_mut().find(|(name, _)| **name == *connection) {
                 *known = condition;
@@ -210,7 +210,7 @@ impl Health {
     }
 
     /// A connection is no longer wanted.
-    pub(in crate::source) fn forget(&self, connection: &str) {
+    pub(super) fn forget(&self, connection: &str) {
         self.change(|states| {
             states.conditions.retain(|(name, _)| **name != *connection);
             true
@@ -218,7 +218,7 @@ impl Health {
     }
 
     /// The log takes nothing, or takes events again.
-    pub(in crate::source) fn stalled(&self, why: Option<String>) {
+    pub(super) fn stalled(&self, why: Option<String>) {
         self.change(|states| {
             let changes = states.stalled.as_deref() != why.as_deref();
             states.stalled = why.map(Into::into);
@@ -231,11 +231,7 @@ impl Health {
     ///
     /// # Errors
     /// Only when the log was closed.
-    pub(in crate::source) async fn append(
-        &self,
-        event_log: &EventLog,
-        build: impl Fn() -> Append,
-    ) -> Result<(), AppendError> {
+    pub(super) async fn append(&self, event_log: &EventLog, build: impl Fn() -> Append) -> Result<(), AppendError> {
         let (mut pause, longest) = EVENTS_RETRY;
         loop {
             match event_log.append(build()).await {

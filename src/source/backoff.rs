@@ -12,20 +12,20 @@ const AFTER_REFUSED_LOGIN: [Duration; 4] =
 
 /// Pauses of one connection.
 #[derive(Debug, Clone)]
-pub(in crate::source) struct Backoff {
+pub(super) struct Backoff {
     first: Duration,
     max: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub(in crate::source) fn new(first: Duration, max: Duration) -> Self {
+    pub(super) fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, failures: 0 }
     }
 
     /// Counts a failure and says how long to wait: `first`·2ⁿ up to `max`, times `jitter` out of [0.5, 1), so that
     /// connections that failed together do not come back together. `lived` is how long the mailbox was watched.
-    pub(in crate::source) fn after_failure(&mut self, lived: Duration, jitter: f64) -> Duration {
+    pub(super) fn after_failure(&mut self, lived: Duration, jitter: f64) -> Duration {
         if lived >= SURVIVED {
             self.failures = 0;
         }
@@ -35,13 +35,13 @@ impl Backoff {
     }
 
     /// Failures without a session in between that survived.
-    pub(in crate::source) fn failures(&self) -> u32 {
+    pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 }
 
 /// The pause after the `refusals`th refused login in a row, 1 for the first.
-pub(in crate::source) fn after_refused_login(refusals: u32) -> Duration {
+pub(super) fn after_refused_login(refusals: u32) -> Duration {
     let index = usize::try_from(refusals.saturating_sub(1)).unwrap_or(usize::MAX);
     let [.., longest] = AFTER_REFUSED_LOGIN;
     AFTER_REFUSED_LOGIN.get(index).copied().unwrap_or(longest)

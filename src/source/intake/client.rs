@@ -1,0 +1,28 @@
+//! Who handed mail over, as far as it is known.
+
+use std::net::IpAddr;
+
+use super::routing::Peer;
+
+/// Who handed mail over. It is for deciding (routing, limits, sender authentication) and for diagnostics: events do not
+/// carry it, since the address of who wrote is nobody's business but the receiver's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// Its address; none by a Unix socket, and where a proxy does not tell it.
+    pub address: Option<IpAddr>,
+    /// Whether it is on this machine. An address that somebody else told (a proxy, XCLIENT) never is.
+    pub peer: Peer,
+    /// What it called itself, by HELO, EHLO or LHLO.
+    pub helo: Option<String>,
+    /// Whether it spoke TLS.
+    pub tls: bool,
+    /// As whom it logged in.
+    pub user: Option<String>,
+}
+
+impl Client {
+    /// Who has just connected from `address`.
+    pub(crate) fn at(address: Option<IpAddr>, peer: Peer) -> Self {
+        Self { address, peer, helo: None, tls: false, user: None }
+    }
+}
