@@ -250,6 +250,37 @@ fn bombs_take_linear_time() {
     assert_eq!((summary.to.len(), summary.preview.as_deref()), (1, Some("body")));
 }
 
+/// The inputs that fuzzing found to reach something new, as what each target makes of them: without the fuzzer, and in
+/// each run of the tests.
+#[test]
+fn what_fuzzing_collected_is_survived() {
+    let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut inputs = 0;
+    for corpus in std::fs::read_dir(corpora).unwrap().map(Result::unwrap) {
+        if !corpus.file_name().to_string_lossy().starts_with("mail") {
+            continue;
+        }
+        for input in std::fs::read_dir(corpus.path()).unwrap() {
+            let input = std::fs::read(input.unwrap().path()).unwrap();
+            for (begin, end) in [
+                ("", ""),
+                ("Subject: ", "\r\n"),
+                ("To: ", "\r\n"),
+                ("Date: ", "\r\n"),
+                ("Content-Type: application/pdf; ", "\r\n\r\nx"),
+                ("Content-Type: text/html\r\n\r\n", ""),
+            ] {
+                let summary = summarise(&[begin.as_bytes(), &input, end.as_bytes()].concat(), Content::Text);
+                let shown = [&summary.subject, &summary.preview, &summary.date];
+                assert!(!shown.into_iter().flatten().any(|text| text.contains(char::is_control)));
+                assert!(summary.to.len() <= RECIPIENTS_MAX && summary.attachments.len() <= ATTACHMENTS_MAX);
+            }
+            inputs += 1;
+        }
+    }
+    assert!(inputs > 50, "the corpora are in the repository");
+}
+
 proptest! {
     #[test]
     fn any_bytes_give_a_summary(raw in prop::collection::vec(any::<u8>(), 0..400)) {

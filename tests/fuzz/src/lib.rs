@@ -6,17 +6,15 @@ mod imap {
     pub mod protocol;
 }
 
-/// What events are made of.
-#[path = "../../../src/event.rs"]
-#[allow(dead_code, reason = "mail needs some of it")]
-pub mod event;
-
-/// MIME to summary.
-#[path = "../../../src/message.rs"]
-#[allow(dead_code, reason = "what sources need is not fuzzed")]
-pub mod message;
+#[path = "../../../src"]
+#[allow(dead_code, unused_imports, reason = "what sources need of it is not fuzzed")]
+mod postrider {
+    pub mod event;
+    pub mod message;
+}
 
 pub use imap::protocol;
+pub use postrider::{event, message};
 use protocol::{FrameError, Framer, Response, parse};
 
 /// What a framer makes of octets that arrive in pieces of this length.
