@@ -4,6 +4,7 @@
 //! committed event by giving it an [`EventId`] and a time, transports hand its JSON on. There is no I/O, no clock
 //! and no async in here, so that every layer above may depend on it. Kinds carry RFC 5423's names.
 
+mod authentication;
 mod findings;
 mod id;
 mod matcher;
@@ -14,6 +15,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use authentication::{Authentication, AuthenticationResult, AuthenticationSource, DmarcPolicy, SignatureResult};
 pub use findings::{Calendar, Defect, Report, ReportKind, ReportedRecipient, Security};
 pub use id::{EventId, EventIdError, EventIdGenerator};
 pub use matcher::{MatcherError, TopicMatcher};
@@ -239,6 +241,9 @@ pub struct MessageSummary {
     /// Parts that are files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
+    /// What is known of who really sent it, where that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
     /// How the message is signed or encrypted, as it says.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub security: Vec<Security>,

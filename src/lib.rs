@@ -13,6 +13,7 @@ pub mod http;
 pub mod hub;
 pub mod message;
 pub mod metrics;
+mod pem;
 pub mod registry;
 pub mod server;
 pub mod source;

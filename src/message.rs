@@ -8,6 +8,7 @@
 mod address;
 mod armor;
 mod attachments;
+pub mod authentication;
 mod calendar;
 mod charset;
 mod date;

@@ -10,6 +10,7 @@ mod jmap_endpoint;
 mod password;
 mod pin;
 mod proxy;
+mod sender_policy;
 mod state;
 
 pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
@@ -20,4 +21,5 @@ pub use password::{PasswordError, PasswordSource};
 pub(crate) use password::{first_line_of, printed_by};
 pub use pin::{CertificatePin, CertificatePinError};
 pub use proxy::{ProxyAddress, ProxyAddressError, ProxyKind};
+pub use sender_policy::{DmarcFail, Requirement};
 pub use state::{AccountState, AccountStatus, Registry};

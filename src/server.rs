@@ -27,9 +27,9 @@ use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{Intake, Routing, RoutingError};
+use crate::source::intake::{Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
-use crate::source::smtp::{self, ListenerConfig, SocketAddress};
+use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -49,9 +49,15 @@ pub enum StartError {
     /// What a provider proves itself with.
     #[error(transparent)]
     MailOverHttp(#[from] mail_over_http::SecretError),
+    /// The mail receiver's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
+    /// Senders are to be verified, and there are no name servers.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// A listener.
     #[error(
         "cannot listen on {address} for {protocol}; is another program using it? Give another with --{flag} ADDR:PORT"
@@ -86,6 +92,8 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
+    /// Of its listeners.
+    certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
     registry: Registry,
@@ -111,12 +119,16 @@ impl Server {
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
         }
+        let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
+        let metrics = Metrics::default();
+        let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
         let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
-            .with_received_max(config.smtp.received_max.get());
+            .with_received_max(config.smtp.received_max.get())
+            .with_authenticator(authenticator);
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
-        let (watcher, metrics) = (WatcherHandle::default(), Metrics::default());
+        let watcher = WatcherHandle::default();
         imap::register_metrics(&metrics);
         let dovecot_push = config.dovecot.secret().await?.map(|secret| {
             let (watcher, event_log) = (watcher.clone(), event_log.clone());
@@ -142,6 +154,7 @@ impl Server {
             http,
             http_address,
             smtp,
+            certificates,
             intake,
             event_log,
             registry,
@@ -163,6 +176,12 @@ impl Server {
     pub fn smtp_address(&self) -> Option<SocketAddr> {
         let listeners = self.smtp.as_ref().filter(|_| self.config.smtp.enabled)?;
         Some(listeners.first().and_then(smtp::Listener::address).unwrap_or(self.config.smtp.listen))
+    }
+
+    /// What else mail is received on: what is spoken there, and where.
+    pub fn smtp_listeners(&self) -> impl Iterator<Item = (Role, SocketAddress)> {
+        let main = usize::from(self.config.smtp.enabled);
+        self.smtp.iter().flatten().skip(main).map(|listener| (listener.role(), listener.place()))
     }
 
     /// The address of the page, with a token that is good for an hour behind `#`.
@@ -231,13 +250,14 @@ impl Server {
     }
 
     /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. Accounts that
-    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. The rest is named and
-    /// waits for a restart.
+    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. Certificates of the mail
+    /// receiver are looked at. The rest is named and waits for a restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
+        self.certificates.iter().for_each(ServerTls::look_soon);
         self.registry.replace(&config.account);
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
@@ -280,7 +300,11 @@ impl Server {
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let recipients = |config: &Config| -> Vec<_> {
-        config.account.iter().map(|a| (a.name.clone(), a.content, a.addresses.clone())).collect()
+        config
+            .account
+            .iter()
+            .map(|a| (a.name.clone(), a.content, a.addresses.clone(), a.dmarc_fail, a.require))
+            .collect()
     };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
@@ -295,15 +319,18 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("the accounts' addresses", recipients(old) != recipients(new)),
+        ("what mail the accounts take", recipients(old) != recipients(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }
 
-async fn receive_on(listener: &ListenerConfig) -> Result<smtp::Listener, StartError> {
-    smtp::Listener::bind(listener).await.map_err(|source| match listener.listen {
-        SocketAddress::Tcp(address) => StartError::Listen { protocol: "SMTP", flag: "smtp", address, source },
-        SocketAddress::Unix(ref path) => StartError::UnixSocket { path: path.clone(), source },
+async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, StartError> {
+    smtp::Listener::bind(listener).await.map_err(|err| match (err, &listener.listen) {
+        (BindError::Socket(source), SocketAddress::Unix(path)) => StartError::UnixSocket { path: path.clone(), source },
+        (BindError::Socket(source), &SocketAddress::Tcp(address)) => {
+            StartError::Listen { protocol: "SMTP", flag: "smtp", address, source }
+        }
+        (BindError::Tls(err), _) => err.into(),
     })
 }
 

@@ -156,6 +156,9 @@ fn banner(server: &Server, sources: &str, file: Option<&Path>, data_dir: &Path) 
         server.http_address(),
         data_dir.display(),
     );
+    for (role, place) in server.smtp_listeners() {
+        text.push_str(&format!("  {:<9} {place}\n", role.name()));
+    }
     text.push_str(sources);
     text.push_str("\nSign in, within an hour (`postrider token` makes tokens for programs):\n  ");
     text.push_str(&server.sign_in_link());
@@ -166,9 +169,6 @@ fn banner(server: &Server, sources: &str, file: Option<&Path>, data_dir: &Path) 
 /// Where mail comes from.
 fn sources(config: &Config) -> String {
     let mut text = String::new();
-    for listener in &config.smtp.listener {
-        text.extend(["  ", listener.role.name(), "      ", &listener.listen.to_string(), "\n"]);
-    }
     for account in &config.account {
         let name = &account.name;
         let way = match &account.imap {

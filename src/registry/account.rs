@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{CertificatePin, JmapEndpoint, ProxyAddress};
+use super::{CertificatePin, DmarcFail, JmapEndpoint, ProxyAddress, Requirement};
 use crate::event::{AccountName, Content, EventKind};
 
 /// `[[account]]`: somebody's mail.
@@ -25,6 +25,13 @@ pub struct Account {
     /// the mailbox. Default: none.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// What is done with mail that fails DMARC: `"accept"`, `"mark"` (it is suspicious, and of low priority) or
+    /// `"refuse"` (where its domain wants that, else marked). Default: `"accept"`.
+    #[serde(default)]
+    pub dmarc_fail: DmarcFail,
+    /// What mail has to prove to be taken: `"dmarc-pass"`. Default: nothing.
+    #[serde(default)]
+    pub require: Option<Requirement>,
     /// The IMAP server that holds its mailboxes. Default: none, mail comes by SMTP only.
     #[serde(default)]
     pub imap: Option<Arc<ImapEndpoint>>,
@@ -123,7 +130,15 @@ pub struct ImapEndpoint {
 impl Account {
     /// An account with every default: no address, and no mailbox that is watched.
     pub fn new(name: AccountName) -> Self {
-        Self { name, content: Content::default(), addresses: Vec::new(), imap: None, jmap: None }
+        Self {
+            name,
+            content: Content::default(),
+            addresses: Vec::new(),
+            dmarc_fail: DmarcFail::default(),
+            require: None,
+            imap: None,
+            jmap: None,
+        }
     }
 
     /// The endpoint, to be changed before anything is started with it.

@@ -6,6 +6,7 @@
 //! is committed to the event log, in one append for all recipients.
 
 mod budget;
+mod channel;
 mod collector;
 mod command;
 mod config;
@@ -13,15 +14,21 @@ mod connection;
 mod data;
 mod deadline;
 mod holding;
+mod limits;
 mod line;
 mod listener;
 mod metrics;
 mod parameter;
 mod places;
+mod proxy_header;
 mod receiver;
 mod session;
+mod tls;
+mod xclient;
 
-pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress};
-pub use listener::Listener;
+pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress, TlsMode};
+pub use limits::{Limits, ListenerSettings};
+pub use listener::{BindError, Listener};
 pub use receiver::{Receiver, serve};
 pub use session::Role;
+pub use tls::{ServerTls, TlsError, TlsFiles};

@@ -23,6 +23,7 @@ pub mod lmtp;
 pub mod mail_client;
 pub mod mail_server;
 pub mod misbehaving_imap;
+pub mod name_server;
 pub mod observed;
 pub mod oidc;
 pub mod owner;

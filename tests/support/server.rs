@@ -18,6 +18,8 @@ pub struct Server {
     pub http: String,
     /// `127.0.0.1:PORT`.
     pub smtp: String,
+    /// Where each `[[smtp.listener]]` listens.
+    pub listeners: Vec<String>,
     /// The page's address with its token.
     pub sign_in: String,
     /// A token that may do everything.
@@ -71,14 +73,15 @@ impl Server {
             .spawn()
             .expect("postrider starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let (mut http, mut smtp, mut sign_in) = (None, None, None);
+        let (mut http, mut smtp, mut listeners, mut sign_in) = (None, None, Vec::new(), None);
         within("postrider to say where it listens", async {
             while sign_in.is_none() {
                 let line = lines.next_line().await.expect("its output").expect("postrider ended at once");
                 let words: Vec<&str> = line.split_whitespace().collect();
                 match words.as_slice() {
                     ["HTTP", address, ..] => http = Some((*address).to_owned()),
-                    ["SMTP", address, ..] => smtp = Some((*address).to_owned()),
+                    ["SMTP", address, ..] if smtp.is_none() => smtp = Some((*address).to_owned()),
+                    ["SMTP" | "LMTP" | "submission", address] => listeners.push((*address).to_owned()),
                     [.., address] if address.contains("/#token=") => sign_in = Some((*address).to_owned()),
                     _ => {}
                 }
@@ -90,6 +93,7 @@ impl Server {
             child,
             http: http.expect("an HTTP address"),
             smtp: smtp.expect("an SMTP address"),
+            listeners,
             token: sign_in.split_once("#token=").expect("a token").1.to_owned(),
             sign_in,
             data_dir,

@@ -17,8 +17,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
@@ -26,6 +25,7 @@ use tracing::warn;
 use super::error::ImapError;
 use super::socket::{Socket, unbracketed};
 use super::tls_stream::TlsStream;
+use crate::pem;
 use crate::registry::{CertificatePin, ImapEndpoint};
 
 /// What decides how TLS to a server is done.
@@ -119,9 +119,8 @@ async fn load(trust: &Trust) -> Result<ClientConfig, ImapError> {
     let Some((certificate, key)) = &trust.client else { return Ok(builder.with_no_client_auth()) };
     let unusable = |path: &Path, why: String| ImapError::ClientCertificate(path.to_owned(), why);
     let chain = certificates(certificate).await.map_err(|why| unusable(certificate, why))?;
-    let pem = tokio::fs::read(key).await.map_err(|err| unusable(key, err.to_string()))?;
-    let pem = zeroize::Zeroizing::new(pem);
-    let own = PrivateKeyDer::from_pem_slice(&pem).map_err(|err| unusable(key, err.to_string()))?;
+    let text = tokio::fs::read(key).await.map_err(|err| unusable(key, err.to_string()))?;
+    let own = pem::private_key(&zeroize::Zeroizing::new(text)).map_err(|why| unusable(key, why))?;
     builder.with_client_auth_cert(chain, own).map_err(|err| unusable(certificate, err.to_string()))
 }
 
@@ -152,13 +151,7 @@ async fn verifier(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Arc<d
 
 /// All certificates of a PEM file.
 async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = tokio::fs::read(path).await.map_err(|err| err.to_string())?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match all {
-        Ok(all) if all.is_empty() => Err("there is no certificate in it (PEM is expected)".to_owned()),
-        Ok(all) => Ok(all),
-        Err(err) => Err(err.to_string()),
-    }
+    pem::certificates(&tokio::fs::read(path).await.map_err(|err| err.to_string())?)
 }
 
 /// Trusts a key instead of who signed it, or both; with neither, anybody.

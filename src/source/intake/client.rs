@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::routing::Peer;
+use crate::source::networks::Networks;
 
 /// Who handed mail over. It is for deciding (routing, limits, sender authentication) and for diagnostics: events do not
 /// carry it, since the address of who wrote is nobody's business but the receiver's.
@@ -24,5 +25,14 @@ impl Client {
     /// Who has just connected from `address`.
     pub(crate) fn at(address: Option<IpAddr>, peer: Peer) -> Self {
         Self { address, peer, helo: None, tls: false, user: None }
+    }
+
+    /// Whether it comes from one of these networks.
+    pub(crate) fn is_in(&self, networks: &Networks) -> bool {
+        match self.address {
+            Some(address) => networks.contain(address),
+            // Without an address, and here: by a Unix socket.
+            None => self.peer == Peer::Loopback && networks.contain_unix(),
+        }
     }
 }

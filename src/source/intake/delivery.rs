@@ -17,7 +17,8 @@ use super::parsing::Parsing;
 use super::path::Path;
 use super::routing::Destination;
 use super::spool::{Message, Whole};
-use crate::event::{Content, Draft, Envelope, EventKind, Origin};
+use super::{Examine, Refusal};
+use crate::event::{Authentication, Content, Draft, Envelope, EventKind, Origin, Priority};
 use crate::event_log::{Append, AppendError, DedupKey, EventLog};
 use crate::message::summarise;
 
@@ -30,12 +31,25 @@ pub(crate) struct Mail {
     pub queue_id: QueueId,
     /// Who handed it over.
     pub client: Client,
+    /// How it is found out who sent it.
+    pub examine: Examine,
     /// The reverse-path; none for `<>`.
     pub from: Option<Path>,
     /// Whom it is for, in the order in which they were named. Never empty.
     pub recipients: Vec<Recipient>,
     /// The message.
     pub message: Message,
+}
+
+/// What was found of a message before it is committed.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// All of it.
+    pub octets: Whole,
+    /// Who sent it, as far as that is known.
+    pub authentication: Option<Authentication>,
+    /// For whom it is suspicious, in the recipients' order.
+    pub suspicious: Vec<bool>,
 }
 
 /// A recipient whose mail is taken.
@@ -85,21 +99,23 @@ pub(crate) enum Outcome {
     ShuttingDown,
     /// It has been through too many servers: it would come again and again.
     Loop,
+    /// Its recipients do not take it from whoever sent it.
+    Refused(Refusal),
 }
 
-/// Commits one message, of which `octets` are all; see [`super::Intake::take`].
+/// Commits one message, of which all was `found` that is to be known; see [`super::Intake::take`].
 pub(super) async fn commit(
     event_log: &EventLog,
     parsing: &Parsing,
     mail: Mail,
-    octets: Whole,
+    found: Found,
     append_timeout: Duration,
 ) -> Outcome {
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
-    let append = match parsing.run(size, move || append_of(&mail, &octets, received)).await {
+    let append = match parsing.run(size, move || append_of(&mail, &found, received)).await {
         Ok(append) => append,
         Err(err) => {
             warn!(%queue_id, size, error = %err, "message not parsed");
@@ -128,13 +144,15 @@ pub(super) async fn commit(
 }
 
 /// One event for each mailbox that the message is for.
-fn append_of(mail: &Mail, message: &[u8], received: Timestamp) -> Append {
+fn append_of(mail: &Mail, found: &Found, received: Timestamp) -> Append {
+    let Found { octets: message, authentication, suspicious } = found;
     let Mail { origin, queue_id, from, recipients, .. } = mail;
     // The Message-ID is needed even where no account wants anything of the message in its events.
     let contents = recipients.iter().map(|recipient| recipient.destination.content);
     let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
     summary.received = Some(received);
     summary.size = Some(message.len() as u64);
+    summary.authentication.clone_from(authentication);
     let digest = summary.message_id.is_some().then(|| digest(&SHA256, message));
     let mail_from = from.as_ref().map(Path::as_str).unwrap_or_default();
 
@@ -147,6 +165,10 @@ fn append_of(mail: &Mail, message: &[u8], received: Timestamp) -> Append {
         }
         let mut draft = Draft::in_mailbox(EventKind::MessageNew, *origin, &to.account, &to.mailbox);
         draft.message = summary.clone().trimmed_to(to.content);
+        if let Some(message) = draft.message.as_mut().filter(|_| suspicious.get(at) == Some(&true)) {
+            message.authentication.get_or_insert_default().suspicious = true;
+            message.priority = Priority::Low;
+        }
         // Who wrote is content too, whether the message says so or the envelope.
         draft.envelope = (to.content > Content::None).then(|| Envelope {
             mail_from: mail_from.to_owned(),
@@ -187,12 +209,17 @@ mod tests {
             origin: Origin::Lmtp,
             queue_id: QueueId::new(),
             client: Client::at(None, Peer::Loopback),
+            examine: Examine::Nothing,
             from: Some(path("ada@example.org")),
             recipients: vec![recipient("none", Content::None), recipient("some", Content::Envelope)],
             message: Message::from(b"Subject: s\r\n\r\nbody\r\n".to_vec()),
         };
-        let octets = mail.message.whole().await.unwrap();
-        let append = append_of(&mail, &octets, Timestamp::UNIX_EPOCH);
+        let found = Found {
+            octets: mail.message.whole().await.unwrap(),
+            authentication: Some(Authentication::default()),
+            suspicious: vec![true, true],
+        };
+        let append = append_of(&mail, &found, Timestamp::UNIX_EPOCH);
         let folder = tempfile::tempdir().unwrap();
         let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
         log.append(append).await.unwrap();
@@ -200,5 +227,9 @@ mod tests {
         let drafts = events.iter().map(|event| serde_json::from_slice::<Event>(&event.json).unwrap().draft);
         let kept: Vec<_> = drafts.map(|draft| (draft.message.is_some(), draft.envelope.is_some())).collect();
         assert_eq!(kept, [(false, false), (true, true)]);
+        let message =
+            events.iter().find_map(|event| serde_json::from_slice::<Event>(&event.json).unwrap().draft.message);
+        let (authentication, priority) = message.map(|message| (message.authentication, message.priority)).unwrap();
+        assert!(authentication.unwrap().suspicious && priority == Priority::Low, "it is marked");
     }
 }

@@ -1,9 +1,10 @@
 //! SMTP commands: one line without its CRLF becomes a [`Command`], or the reason why it is none.
 //!
 //! Nothing here knows in which order commands may come (that is `session`) or which recipients exist (`routing`).
-//! STARTTLS and AUTH have their places in [`parse`] when the receiver learns them.
+//! AUTH has its place in [`parse`] when the receiver learns it.
 
 use super::parameter::{self, MailParameters};
+use super::xclient::{self, Told};
 use crate::source::intake::{Path, bracketed};
 
 /// A command that was understood.
@@ -36,6 +37,10 @@ pub(super) enum Command {
     Vrfy,
     /// What can be said here?
     Help,
+    /// Somebody else's client is to be taken for ours (Postfix's XCLIENT).
+    XClient(Told),
+    /// TLS is wanted (RFC 3207).
+    StartTls,
     /// The session is over.
     Quit,
 }
@@ -66,7 +71,7 @@ pub(super) enum CommandError {
     UnknownParameter,
     /// A known parameter with a value that it cannot have, or twice.
     Parameter,
-    /// XCLIENT: nobody may say for another who he is.
+    /// XCLIENT and XFORWARD: not everybody may say for another who he is.
     NotAuthorized,
     /// Somebody speaks HTTP, TLS or the PROXY protocol: the session cannot come in step, and a browser that was made
     /// to post a form must not get to send mail (cross-protocol attack).
@@ -122,10 +127,12 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
         _ if is("RSET") => alone(Command::Rset),
         _ if is("NOOP") => Ok(Command::Noop),
         _ if is("QUIT") => alone(Command::Quit),
+        _ if is("STARTTLS") => alone(Command::StartTls),
         _ if is("HELP") => Ok(Command::Help),
         _ if is("VRFY") => named("501 5.5.4 Syntax: VRFY address").map(|_| Command::Vrfy),
-        _ if ["EXPN", "STARTTLS", "AUTH", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
-        _ if is("XCLIENT") || is("XFORWARD") => Err(CommandError::NotAuthorized),
+        _ if ["EXPN", "AUTH", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
+        _ if is("XCLIENT") => xclient::parse(argument).map(Command::XClient),
+        _ if is("XFORWARD") => Err(CommandError::NotAuthorized),
         _ if FOREIGN.iter().any(|name| verb.eq_ignore_ascii_case(name)) => Err(CommandError::OtherProtocol),
         _ => Err(CommandError::Unknown),
     }
@@ -222,6 +229,7 @@ mod tests {
             ("EHLO", "501 5.5.4"),
             ("DATA now", "501 5.5.4"),
             ("QUIT now", "501 5.5.4"),
+            ("STARTTLS now", "501 5.5.4"),
             ("VRFY", "501 5.5.4"),
             ("LHLO", "501 5.5.4"),
             ("BDAT", "501 5.5.4"),
@@ -235,7 +243,8 @@ mod tests {
             ("MAIL FROM:<a@b", "501 5.1.7"),
             ("RCPT TO:<>", "501 5.1.3"),
             ("RCPT TO:<a b@c>", "501 5.1.3"),
-            ("XCLIENT ADDR=127.0.0.1", "550 5.7.0"),
+            ("XCLIENT ADDR=localhost", "501 5.5.4"),
+            ("XFORWARD ADDR=127.0.0.1", "550 5.7.0"),
             ("GET / HTTP/1.1", "554 5.5.1"),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 1 25", "554 5.5.1"),
         ] {

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::ListenerSettings;
 use super::session::Role;
-use crate::source::intake::{Intake, Path, WHOLE_MAX};
+use super::tls::TlsFiles;
+use crate::source::intake::{Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, WHOLE_MAX};
+use crate::source::networks::Networks;
 
 /// `[smtp]`: the SMTP receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,14 @@ pub struct SmtpConfig {
     pub listen: SocketAddr,
     /// The name in the greeting: a domain, or an address in brackets. Default: the machine's name.
     pub hostname: Option<String>,
+    /// When TLS begins on `listen`: `"none"`, `"starttls"` (when the client asks for it) or `"implicit"` (at once).
+    /// Default: `"starttls"` where there is a certificate, else `"none"`.
+    pub tls: Option<TlsMode>,
+    /// The certificate for TLS, with the chain that leads to its authority, as PEM; read again when it changes.
+    /// Default: none, and no TLS.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// The certificate's key, as PEM without a passphrase. Default: in the certificate's file.
+    pub tls_key_file: Option<PathBuf>,
     /// The largest message, in octets; announced by SIZE. Default: 26214400 (25 MiB).
     pub message_bytes_max: NonZeroUsize,
     /// How much of one message is kept in memory while it comes in, in octets; a longer one waits in a file without a name
@@ -35,6 +46,11 @@ pub struct SmtpConfig {
     pub spool_bytes_max: NonZeroUsize,
     /// Recipients of one message. Default: 100, the least that RFC 5321 §4.5.3.1.8 allows.
     pub recipients_max: NonZeroUsize,
+    /// Networks of proxies whose connections begin with a header of the PROXY protocol, version 1 or 2, that tells the
+    /// client's address: such as `10.0.0.0/8`, `::1`, or `unix` for Unix sockets. Default: none.
+    pub proxy_protocol_from: Networks,
+    /// Networks of proxies that speak SMTP and may tell whose mail they pass on, by XCLIENT. Default: none.
+    pub xclient_from: Networks,
     /// Sessions at the same time; the next client waits unaccepted. Default: 1000.
     pub sessions_max: NonZeroUsize,
     /// Sessions at the same time from one IPv4 address or IPv6 /64 network; the next is refused. Default: 100.
@@ -57,6 +73,8 @@ pub struct SmtpConfig {
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
+    /// How it is found out who really sent a message.
+    pub message_authentication: MessageAuthenticationConfig,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
 }
@@ -72,13 +90,90 @@ pub struct ListenerConfig {
     /// Who may connect to a Unix socket, as the permissions of its file. Default: `"0660"`, its user and group.
     #[serde(default)]
     pub mode: Mode,
+    /// When TLS begins, as `smtp.tls`. Default: `"starttls"` where there is a certificate and the socket is no Unix
+    /// socket, else `"none"`.
+    #[serde(default)]
+    pub tls: Option<TlsMode>,
+    /// A certificate of its own. Default: `smtp.tls_certificate_file`.
+    #[serde(default)]
+    pub tls_certificate_file: Option<PathBuf>,
+    /// The key of its certificate. Default: in the file of its own certificate, else `smtp.tls_key_file`.
+    #[serde(default)]
+    pub tls_key_file: Option<PathBuf>,
+    /// Networks whose connections here begin with a header of the PROXY protocol. Default: `smtp.proxy_protocol_from`.
+    #[serde(default)]
+    pub proxy_protocol_from: Option<Networks>,
+    /// Networks that may use XCLIENT here. Default: `smtp.xclient_from`.
+    #[serde(default)]
+    pub xclient_from: Option<Networks>,
+    /// The largest message here. Default: `smtp.message_bytes_max`.
+    #[serde(default)]
+    pub message_bytes_max: Option<NonZeroUsize>,
+    /// Recipients of one message here. Default: `smtp.recipients_max`.
+    #[serde(default)]
+    pub recipients_max: Option<NonZeroUsize>,
+    /// Sessions here at the same time; those of all listeners stay within `smtp.sessions_max`. Default: none.
+    #[serde(default)]
+    pub sessions_max: Option<NonZeroUsize>,
+    /// Sessions here at the same time from one address, counted apart from other listeners. Default:
+    /// `smtp.sessions_per_address_max`, counted together.
+    #[serde(default)]
+    pub sessions_per_address_max: Option<NonZeroUsize>,
+    /// How long a command may take here. Default: `smtp.command_timeout`.
+    #[serde(default, with = "humantime_serde")]
+    pub command_timeout: Option<Duration>,
+    /// The rate below which text is drip-fed here. Default: `smtp.data_bytes_per_second_min`.
+    #[serde(default)]
+    pub data_bytes_per_second_min: Option<NonZeroU32>,
+    /// How long replies may stay unread here. Default: `smtp.reply_timeout`.
+    #[serde(default, with = "humantime_serde")]
+    pub reply_timeout: Option<Duration>,
+    /// Whether messages are verified that come here. Default: for SMTP, what `smtp.message_authentication` says; for LMTP
+    /// false, since the mail server has done so.
+    #[serde(default)]
+    pub verify: Option<bool>,
 }
 
 impl ListenerConfig {
+    /// A listener that gives nothing that `[smtp]` gives.
+    pub fn new(role: Role, listen: SocketAddress) -> Self {
+        Self {
+            role,
+            listen,
+            mode: Mode::default(),
+            tls: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
+            proxy_protocol_from: None,
+            xclient_from: None,
+            message_bytes_max: None,
+            recipients_max: None,
+            sessions_max: None,
+            sessions_per_address_max: None,
+            command_timeout: None,
+            data_bytes_per_second_min: None,
+            reply_timeout: None,
+            verify: None,
+        }
+    }
+
     /// LMTP on the Unix socket `path`.
     pub fn lmtp(path: impl Into<PathBuf>) -> Self {
-        Self { role: Role::Lmtp, listen: SocketAddress::Unix(path.into()), mode: Mode::default() }
+        Self::new(Role::Lmtp, SocketAddress::Unix(path.into()))
     }
+}
+
+/// When TLS begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Never.
+    #[default]
+    None,
+    /// When the client asks for it (RFC 3207).
+    Starttls,
+    /// Before anything is said (RFC 8314 §3).
+    Implicit,
 }
 
 /// Where to listen: `127.0.0.1:24`, or `/run/postrider/lmtp`.
@@ -160,11 +255,16 @@ impl Default for SmtpConfig {
             enabled: true,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
             hostname: None,
+            tls: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
             message_bytes_max: MESSAGE_BYTES_MAX,
             message_memory_bytes_max: MESSAGE_MEMORY_BYTES_MAX,
             memory_bytes_max: MEMORY_BYTES_MAX,
             spool_bytes_max: SPOOL_BYTES_MAX,
             recipients_max: HUNDRED,
+            proxy_protocol_from: Networks::default(),
+            xclient_from: Networks::default(),
             sessions_max: THOUSAND,
             sessions_per_address_max: HUNDRED,
             command_timeout: Duration::from_mins(5),
@@ -173,6 +273,7 @@ impl Default for SmtpConfig {
             append_timeout: Duration::from_secs(30),
             received_max: NonZeroUsize::MIN.saturating_add(Intake::RECEIVED_MAX - 1),
             local_domains: None,
+            message_authentication: MessageAuthenticationConfig::default(),
             listener: Vec::new(),
         }
     }
@@ -211,9 +312,21 @@ pub enum SmtpConfigError {
     /// LMTP where only SMTP may be spoken.
     #[error("a `smtp.listener` speaks LMTP on port 25, which is SMTP's (RFC 2033 §5); 24 is usual for LMTP")]
     LmtpPort,
+    /// How senders are verified.
+    #[error(transparent)]
+    MessageAuthentication(#[from] MessageAuthenticationConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
+    /// TLS is wanted, and there is nothing to do it with.
+    #[error(
+        "the mail listener on {0} has `tls`, and no certificate: set `smtp.tls_certificate_file` and `smtp.tls_key_file`, \
+         or `tls = \"none\"`"
+    )]
+    NoCertificate(SocketAddress),
+    /// A key, and nothing that it belongs to.
+    #[error("`smtp.tls_key_file` is set, and `smtp.tls_certificate_file` is not; set both, or remove the key")]
+    LonelyKey,
 }
 
 impl SmtpConfig {
@@ -225,19 +338,35 @@ impl SmtpConfig {
         if let Some(hostname) = self.hostname.as_ref().filter(|name| !is_hostname(name)) {
             return Err(SmtpConfigError::Hostname(hostname.clone()));
         }
-        let (message, memory) = (self.message_bytes_max, self.memory_bytes_max);
-        if message.get().saturating_mul(WHOLE_MAX) > memory.get() {
-            return Err(SmtpConfigError::Memory { message, memory });
-        }
         let is_25 = |at: &SocketAddress| matches!(at, SocketAddress::Tcp(address) if address.port() == 25);
         if self.listener.iter().any(|listener| listener.role == Role::Lmtp && is_25(&listener.listen)) {
             return Err(SmtpConfigError::LmtpPort);
         }
-        let timeouts = [
-            ("command_timeout", self.command_timeout),
-            ("reply_timeout", self.reply_timeout),
-            ("append_timeout", self.append_timeout),
-        ];
+        self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
+        if self.append_timeout.is_zero() {
+            return Err(SmtpConfigError::Timeout("append_timeout"));
+        }
+        // What `[smtp]` says must be right even where nobody listens on `listen`.
+        self.all_listeners().try_for_each(|listener| self.check_listener(&listener))
+    }
+
+    fn check_listener(&self, listener: &ListenerConfig) -> Result<(), SmtpConfigError> {
+        let settings = ListenerSettings::of(listener, self);
+        let (message, memory) = (listener.message_bytes_max.unwrap_or(self.message_bytes_max), self.memory_bytes_max);
+        if message.get().saturating_mul(WHOLE_MAX) > memory.get() {
+            return Err(SmtpConfigError::Memory { message, memory });
+        }
+        if settings.tls != TlsMode::None && settings.tls_files.is_none() {
+            return Err(SmtpConfigError::NoCertificate(settings.listen));
+        }
+        let has_certificate = self.tls_certificate_file.is_some();
+        if !has_certificate && (self.tls_key_file.is_some() || listener.tls_key_file.is_some()) {
+            if listener.tls_certificate_file.is_none() {
+                return Err(SmtpConfigError::LonelyKey);
+            }
+        }
+        let limits = &settings.limits;
+        let timeouts = [("command_timeout", limits.command_timeout), ("reply_timeout", limits.reply_timeout)];
         match timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
             Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
             None => Ok(()),
@@ -245,10 +374,32 @@ impl SmtpConfig {
     }
 
     /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.
-    pub fn listeners(&self) -> impl Iterator<Item = ListenerConfig> + '_ {
-        let listen = SocketAddress::Tcp(self.listen);
-        let first = ListenerConfig { role: Role::Smtp, listen, mode: Mode::default() };
-        self.enabled.then_some(first).into_iter().chain(self.listener.iter().cloned())
+    pub fn listeners(&self) -> impl Iterator<Item = ListenerSettings> + '_ {
+        let off = usize::from(!self.enabled);
+        self.all_listeners().skip(off).map(|listener| ListenerSettings::of(&listener, self))
+    }
+
+    /// That of `listen` first, enabled or not.
+    fn all_listeners(&self) -> impl Iterator<Item = ListenerConfig> + '_ {
+        let first = ListenerConfig::new(Role::Smtp, SocketAddress::Tcp(self.listen));
+        std::iter::once(ListenerConfig { tls: self.tls, ..first }).chain(self.listener.iter().cloned())
+    }
+
+    /// Certificate and key of a listener, its own or that of all.
+    pub(super) fn tls_files(&self, listener: &ListenerConfig) -> Option<TlsFiles> {
+        let (own, key) = (&listener.tls_certificate_file, &listener.tls_key_file);
+        let key = key.as_ref().or(self.tls_key_file.as_ref().filter(|_| own.is_none()));
+        let certificate = own.as_ref().or(self.tls_certificate_file.as_ref())?;
+        Some(TlsFiles { certificate: certificate.clone(), key: key.unwrap_or(certificate).clone() })
+    }
+
+    /// When TLS begins on a listener.
+    pub(super) fn tls_mode(&self, listener: &ListenerConfig) -> TlsMode {
+        let unsaid = match listener.listen {
+            SocketAddress::Tcp(_) if self.tls_files(listener).is_some() => TlsMode::Starttls,
+            _ => TlsMode::None,
+        };
+        listener.tls.unwrap_or(unsaid)
     }
 
     /// The name in the greeting.
@@ -302,7 +453,40 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_has_its_own_values_and_those_of_all_where_it_gives_none() {
+        let text = "tls_certificate_file = 'c'\ntls_key_file = 'k'\nrecipients_max = 7\nreply_timeout = '9s'\n\
+                    [[listener]]\nrole = 'lmtp'\nlisten = '/run/lmtp'\nrecipients_max = 8\nsessions_max = 3\n\
+                    [[listener]]\nrole = 'smtp'\nlisten = '[::1]:465'\ntls = 'implicit'\ntls_certificate_file = 'd'\n\
+                    command_timeout = '1s'\nreply_timeout = '2s'";
+        let config = toml::from_str::<SmtpConfig>(text).unwrap();
+        assert_eq!(config.check(), Ok(()));
+        let all: Vec<_> = config.listeners().collect();
+        let tls = |files: (&str, &str)| Some(TlsFiles { certificate: files.0.into(), key: files.1.into() });
+        let [main, socket, implicit] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((main.tls, &main.tls_files), (TlsMode::Starttls, &tls(("c", "k"))));
+        assert_eq!((socket.tls, &socket.tls_files), (TlsMode::None, &None), "nobody can listen in on a Unix socket");
+        assert_eq!((implicit.tls, &implicit.tls_files), (TlsMode::Implicit, &tls(("d", "d"))));
+        assert_eq!([7, 8, 7], [main, socket, implicit].map(|listener| listener.limits.recipients_max));
+        assert_eq!([None, Some(3), None], [main, socket, implicit].map(|listener| listener.limits.sessions_max));
+        let timeouts = |of: &ListenerSettings| (of.limits.command_timeout.as_secs(), of.limits.reply_timeout.as_secs());
+        assert_eq!([main, socket, implicit].map(timeouts), [(300, 9), (300, 9), (1, 2)]);
+    }
+
+    #[test]
     fn contradictions_are_named() {
+        let check = |text: &str| toml::from_str::<SmtpConfig>(text).unwrap().check();
+        let own = "[[listener]]\nrole = 'smtp'\nlisten = '127.0.0.1:26'\n";
+        let at = |port: u16| SocketAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        for (text, expected) in [
+            ("tls = 'implicit'".to_owned(), SmtpConfigError::NoCertificate(at(2525))),
+            (format!("{own}tls = 'starttls'"), SmtpConfigError::NoCertificate(at(26))),
+            ("tls_key_file = 'k'".to_owned(), SmtpConfigError::LonelyKey),
+            (format!("{own}tls_key_file = 'k'"), SmtpConfigError::LonelyKey),
+            (format!("{own}reply_timeout = '0s'"), SmtpConfigError::Timeout("reply_timeout")),
+        ] {
+            assert_eq!(check(&text), Err(expected), "{text}");
+        }
+        assert!(check(&format!("{own}message_bytes_max = 300_000_000")).is_err());
         let memory = toml::from_str::<SmtpConfig>("memory_bytes_max = 1000").unwrap().check().unwrap_err().to_string();
         assert!(memory.contains("message_bytes_max") && memory.contains("memory_bytes_max"), "{memory}");
         let zero = toml::from_str::<SmtpConfig>("command_timeout = '0s'").unwrap();

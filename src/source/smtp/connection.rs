@@ -18,14 +18,19 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::channel::Channel;
+use super::config::TlsMode;
 use super::deadline::Deadline;
 use super::holding::{HoldError, Holding, READ_BYTES};
+use super::places::Seat;
 use super::receiver::Receiver;
 use super::session::{Next, Policy, Session, Transaction};
-use crate::source::intake::{Client, Mail, Outcome, QueueId};
+use crate::source::intake::{Client, Examine, Mail, Outcome, QueueId};
 
 /// How long a line that ended with LF alone waits for its other half, which a packet may have cut off.
 const BARE_LF_WAIT: Duration = Duration::from_secs(1);
+/// Longest TLS handshake: it takes a client two answers, and keeps a slot.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long, and how much, a client that was hung up on is listened to: unread input would turn the close into a reset,
 /// which destroys the reply that says why.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 4 * 1024 * 1024);
@@ -50,8 +55,10 @@ pub(super) struct Connection<'a, S> {
     receiver: &'a Receiver,
     policy: &'a Policy,
     shutdown: &'a Shutdown,
-    stream: S,
+    stream: Channel<S>,
     session: Session<'a>,
+    /// Where it counts as its address's.
+    seat: Seat,
     deadline: Deadline,
     holding: Holding,
     /// Replies that are not written yet.
@@ -66,19 +73,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     pub(super) fn new(
         stream: S,
         client: Client,
+        seat: Seat,
         receiver: &'a Receiver,
         policy: &'a Policy,
         shutdown: &'a Shutdown,
     ) -> Self {
-        let config = &receiver.config;
-        let rate_min = config.data_bytes_per_second_min.get();
+        let limits = &policy.limits;
         Self {
             receiver,
             policy,
             shutdown,
-            stream,
+            stream: Channel::Plain(stream),
             session: Session::new(policy, client),
-            deadline: Deadline::new(config.command_timeout, rate_min, Instant::now()),
+            seat,
+            deadline: Deadline::new(limits.command_timeout, limits.data_bytes_per_second_min, Instant::now()),
             holding: receiver.room.holding(),
             out: Vec::new(),
             rest: Bytes::new(),
@@ -96,6 +104,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     async fn dialogue(&mut self) -> io::Result<()> {
+        if self.policy.tls == TlsMode::Implicit {
+            self.start_tls().await?;
+        }
         self.session.greet(&mut self.out);
         loop {
             let mut next = if self.rest.is_empty() {
@@ -111,6 +122,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             };
             match next {
                 Next::Deliver(transaction) => next = self.deliver(transaction).await,
+                Next::NewClient => next = self.new_client(),
                 _ => self.hold().await,
             }
             if self.in_turn >= READ_BYTES {
@@ -119,7 +131,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 yield_now().await;
             }
             match next {
-                Next::Read | Next::Deliver(_) => {}
+                Next::Read | Next::Deliver(_) | Next::NewClient => {}
+                Next::StartTls => {
+                    self.flush().await?;
+                    self.start_tls().await?;
+                }
                 Next::Quit => {
                     self.flush().await?;
                     return self.stream.shutdown().await;
@@ -130,6 +146,38 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 }
             }
         }
+    }
+
+    /// A proxy has introduced another client: the session is that client's now.
+    fn new_client(&mut self) -> Next {
+        let address = self.session.client().address;
+        debug!(client.address = address.map(tracing::field::display), "client introduced by XCLIENT");
+        if self.seat.take(address) {
+            self.session.greet(&mut self.out);
+            return Next::Read;
+        }
+        self.receiver.metrics.sessions_refused.inc();
+        self.session.refuse_client(&mut self.out)
+    }
+
+    /// Does the TLS handshake. When it fails, nothing can be said any more.
+    async fn start_tls(&mut self) -> io::Result<()> {
+        let Some(tls) = &self.policy.certificate else { return Err(io::ErrorKind::Unsupported.into()) };
+        let acceptor = tls.acceptor().await;
+        let limit = HANDSHAKE_TIMEOUT.min(self.policy.limits.command_timeout);
+        // Boxed, so that no session is larger for the rest of its life.
+        let handshake = timeout(limit, Box::pin(self.stream.start_tls(acceptor)));
+        let done = tokio::select! {
+            () = self.shutdown.stop.cancelled() => return Err(io::ErrorKind::Interrupted.into()),
+            done = handshake => done.map_err(io::Error::from).flatten(),
+        };
+        let metrics = &self.receiver.metrics;
+        let counter = if done.is_ok() { &metrics.tls_handshakes } else { &metrics.tls_failures };
+        counter.inc();
+        done?;
+        self.session.tls_started();
+        self.deadline.restart(Instant::now());
+        Ok(())
     }
 
     /// Waits for input and lets the session have it; none at the end of the connection.
@@ -200,26 +248,30 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Transaction { from, recipients, message } = transaction;
         let Receiver { intake, metrics, .. } = self.receiver;
         let queue_id = QueueId::new();
-        let outcome = match self.holding.complete(message).await {
+        let outcomes = match self.holding.complete(message).await {
             Ok(message) => {
                 let (origin, client, bytes) = (self.policy.role.origin(), self.session.client().clone(), message.len());
-                let outcome = intake.take(Mail { origin, queue_id, client, from, recipients, message }).await;
+                let is_final_delivery = self.policy.role.replies_for_each();
+                let examine = Examine::of(&client, self.policy.verify, is_final_delivery);
+                let mail = Mail { origin, queue_id, client, examine, from, recipients, message };
+                let outcomes =
+                    if is_final_delivery { intake.take_each(mail).await } else { vec![intake.take(mail).await] };
                 self.holding.clear();
-                if outcome == Outcome::Committed {
+                if outcomes.contains(&Outcome::Committed) {
                     metrics.messages.inc();
                     metrics.message_octets.inc_by(bytes as u64);
-                } else {
+                } else if !outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))) {
                     metrics.messages_failed.inc();
                 }
-                outcome
+                outcomes
             }
             Err(err) => {
                 self.not_held(&err);
-                err.outcome()
+                vec![err.outcome()]
             }
         };
         self.deadline.restart(Instant::now());
-        self.session.delivered(queue_id, outcome, &mut self.out)
+        self.session.delivered(queue_id, &outcomes, &mut self.out)
     }
 
     /// Writes all replies, within the time that a client has to read them.
@@ -227,7 +279,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         if self.out.is_empty() {
             return Ok(());
         }
-        timeout(self.receiver.config.reply_timeout, async {
+        timeout(self.policy.limits.reply_timeout, async {
             self.stream.write_all(&self.out).await?;
             self.stream.flush().await
         })
@@ -275,21 +327,25 @@ mod tests {
     use crate::event_log::{EventLog, EventLogConfig};
     use crate::metrics::Metrics;
     use crate::source::intake::{Intake, Peer, Routing};
-    use crate::source::smtp::{Role, SmtpConfig};
+    use crate::source::smtp::places::Addresses;
+    use crate::source::smtp::{Listener, SmtpConfig};
 
     #[tokio::test]
     async fn a_client_that_reads_nothing_is_given_up_on() {
         let folder = tempfile::tempdir().unwrap();
         let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
-        let config = SmtpConfig { reply_timeout: Duration::from_millis(50), ..SmtpConfig::default() };
+        let reply_timeout = Duration::from_millis(50);
+        let config = SmtpConfig { listen: "127.0.0.1:0".parse().unwrap(), reply_timeout, ..SmtpConfig::default() };
         let intake = Intake::new(Routing::default(), event_log, config.append_timeout);
+        let listener = Listener::bind(&config.listeners().next().unwrap()).await.unwrap();
         let receiver = Receiver::new(config, intake, &Metrics::default());
         let shutdown = Shutdown { stop: CancellationToken::new(), now: CancellationToken::new() };
         // The greeting does not fit into what the network holds for the client.
         let (_client, server) = tokio::io::duplex(8);
-        let policy = receiver.policy(Role::Smtp);
+        let policy = receiver.policy(&listener);
+        let seat = Addresses::new(1).seat();
         let client = Client::at(None, Peer::Loopback);
-        let session = Connection::new(server, client, &receiver, &policy, &shutdown).run();
+        let session = Connection::new(server, client, seat, &receiver, &policy, &shutdown).run();
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
 use tracing::{debug, warn};
 
-use super::config::{ListenerConfig, SocketAddress};
+use super::config::SocketAddress;
+use super::limits::ListenerSettings;
 use super::session::Role;
+use super::tls::{ServerTls, TlsError};
 use crate::source::intake::Peer;
 
 /// First and longest pause after accepting failed: there are no file descriptors left, and trying at once again would
@@ -23,11 +25,25 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration:
 /// A client's connection.
 pub(super) type Stream = Either<TcpStream, UnixStream>;
 
-/// A socket that is listened on, and what is spoken there.
+/// A socket that is listened on, and what holds there.
 #[derive(Debug)]
 pub struct Listener {
-    pub(super) role: Role,
+    pub(super) settings: ListenerSettings,
+    /// What TLS is done with; none without TLS.
+    pub(super) tls: Option<ServerTls>,
     socket: Socket,
+}
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// TLS cannot be done.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The socket cannot be opened.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
 }
 
 #[derive(Debug)]
@@ -57,21 +73,38 @@ pub(super) struct Remote {
 }
 
 impl Listener {
-    /// Opens the socket. A Unix socket that a process left behind is replaced; one that is in use is not.
+    /// Reads the certificate and opens the socket. A Unix socket that a process left behind is replaced; one that is in
+    /// use is not.
     ///
     /// # Errors
-    /// What the system says.
-    pub async fn bind(config: &ListenerConfig) -> io::Result<Self> {
-        let socket = match &config.listen {
+    /// See [`BindError`].
+    pub async fn bind(settings: &ListenerSettings) -> Result<Self, BindError> {
+        let tls = settings.tls_files.clone().map(ServerTls::load).transpose()?;
+        let socket = match &settings.listen {
             SocketAddress::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
             SocketAddress::Unix(path) => {
                 let listener = bind_unix(path).await?;
                 let file = SocketFile(path.clone());
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(config.mode.bits()))?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(settings.mode.bits()))?;
                 Socket::Unix { listener, _file: file }
             }
         };
-        Ok(Self { role: config.role, socket })
+        Ok(Self { settings: settings.clone(), tls, socket })
+    }
+
+    /// What is spoken.
+    pub fn role(&self) -> Role {
+        self.settings.role
+    }
+
+    /// Where it listens; the port was chosen by the system if 0 was asked for.
+    pub fn place(&self) -> SocketAddress {
+        self.address().map_or_else(|| self.settings.listen.clone(), SocketAddress::Tcp)
+    }
+
+    /// What TLS is done with, if it is.
+    pub fn tls(&self) -> Option<ServerTls> {
+        self.tls.clone()
     }
 
     /// Where it listens, unless that is a Unix socket; the port was chosen by the system if 0 was asked for.
@@ -127,21 +160,30 @@ pub(super) fn say_at_once(stream: Stream, text: &str) {
 /// Takes connections, each with a free slot.
 pub(super) struct Accept {
     listener: Listener,
+    own_slots: Option<Arc<Semaphore>>,
     slots: Arc<Semaphore>,
     pause: Duration,
+}
+
+/// A session's place in the bounds of all listeners and of its own; free again when dropped.
+pub(super) struct Slot {
+    _own: Option<OwnedSemaphorePermit>,
+    _all: OwnedSemaphorePermit,
 }
 
 impl Accept {
     /// `slots` are for the sessions of all listeners.
     pub(super) fn new(listener: Listener, slots: Arc<Semaphore>) -> Self {
-        Self { listener, slots, pause: Duration::ZERO }
+        let own = listener.settings.limits.sessions_max;
+        let own_slots = own.map(|max| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));
+        Self { listener, own_slots, slots, pause: Duration::ZERO }
     }
 
     /// The next connection. The slot comes first, so that clients beyond the limit wait in the kernel's queue. Cancel
     /// safe: a connection is not lost, and a pause that was cut short begins anew.
-    pub(super) async fn next(&mut self) -> (Stream, Remote, OwnedSemaphorePermit) {
-        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
-            // Nobody closes the semaphore.
+    pub(super) async fn next(&mut self) -> (Stream, Remote, Slot) {
+        let Ok(slot) = self.slot().await else {
+            // Nobody closes the semaphores.
             return std::future::pending().await;
         };
         loop {
@@ -163,6 +205,15 @@ impl Accept {
                 }
             }
         }
+    }
+
+    /// The listener's own bound first: who waits for it keeps no other listener waiting.
+    async fn slot(&self) -> Result<Slot, AcquireError> {
+        let own = match &self.own_slots {
+            Some(slots) => Some(Arc::clone(slots).acquire_owned().await?),
+            None => None,
+        };
+        Ok(Slot { _own: own, _all: Arc::clone(&self.slots).acquire_owned().await? })
     }
 }
 

@@ -13,6 +13,10 @@ pub(super) struct SmtpMetrics {
     pub sessions_refused: Counter,
     /// Sessions that ended because the client took too long.
     pub timeouts: Counter,
+    /// TLS handshakes that were completed.
+    pub tls_handshakes: Counter,
+    /// TLS handshakes that failed or took too long.
+    pub tls_failures: Counter,
     /// Messages that were answered with 250.
     pub messages: Counter,
     /// Messages that were complete and not committed: they could not be, there was no memory for them, or they went round
@@ -33,6 +37,8 @@ impl SmtpMetrics {
             ("smtp_sessions_ended", "SMTP sessions that ended", &counted.sessions_ended),
             ("smtp_sessions_refused", "Connections whose address had too many sessions", &counted.sessions_refused),
             ("smtp_timeouts", "SMTP sessions whose client took too long", &counted.timeouts),
+            ("smtp_tls_handshakes", "TLS handshakes with SMTP clients", &counted.tls_handshakes),
+            ("smtp_tls_failures", "TLS handshakes with SMTP clients that failed", &counted.tls_failures),
             ("smtp_messages", "Messages that were answered with 250", &counted.messages),
             ("smtp_messages_failed", "Messages that were complete and could not be stored", &counted.messages_failed),
             ("smtp_message_octets", "Octets of the messages that were answered with 250", &counted.message_octets),

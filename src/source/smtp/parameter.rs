@@ -55,7 +55,10 @@ pub(super) fn of_rcpt(text: &str) -> Result<(), CommandError> {
 }
 
 /// Calls `take` with each keyword, in upper case, and its value. None may come twice.
-fn each(text: &str, mut take: impl FnMut(&str, Option<&str>) -> Result<(), CommandError>) -> Result<(), CommandError> {
+pub(super) fn each(
+    text: &str,
+    mut take: impl FnMut(&str, Option<&str>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let mut seen = Vec::new();
     for parameter in text.split_ascii_whitespace() {
         let (keyword, value) = match parameter.split_once('=') {

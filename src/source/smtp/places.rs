@@ -11,9 +11,34 @@ pub(super) struct Addresses {
     sessions: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
+/// Where a session counts, if anywhere. Who its client is may be known late, and change.
+#[derive(Debug)]
+pub(super) struct Seat {
+    addresses: Addresses,
+    place: Option<Place>,
+}
+
+impl Seat {
+    /// Counts the session for `address` from now on, and for no other; none is never too many. Says whether that address
+    /// had a place for it; if not, nothing changes.
+    #[must_use]
+    pub(super) fn take(&mut self, address: Option<IpAddr>) -> bool {
+        let taken = self.place.as_ref().map(|place| place.network);
+        if address.map(network_of) == taken {
+            return true;
+        }
+        let place = address.map(|address| self.addresses.enter(address));
+        let is_free = !matches!(place, Some(None));
+        if is_free {
+            self.place = place.flatten();
+        }
+        is_free
+    }
+}
+
 /// One session's place; left when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+struct Place {
     addresses: Addresses,
     network: IpAddr,
 }
@@ -24,8 +49,13 @@ impl Addresses {
         Self { sessions_max, sessions: Arc::default() }
     }
 
+    /// For a session that begins.
+    pub(super) fn seat(&self) -> Seat {
+        Seat { addresses: self.clone(), place: None }
+    }
+
     /// A place for one more session, if the address has not too many.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
+    fn enter(&self, address: IpAddr) -> Option<Place> {
         let network = network_of(address);
         let mut sessions = self.lock();
         let count = sessions.entry(network).or_default();
@@ -76,6 +106,19 @@ mod tests {
         assert!(addresses.enter(one).is_some());
         drop(second);
         assert!(addresses.lock().is_empty(), "who is gone leaves nothing behind");
+    }
+
+    #[test]
+    fn a_session_counts_where_its_client_is() {
+        let addresses = Addresses::new(1);
+        let [proxy, client] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|octets| Some(IpAddr::from(octets)));
+        let (mut first, mut second) = (addresses.seat(), addresses.seat());
+        assert!(first.take(proxy) && first.take(proxy) && !second.take(proxy));
+        assert!(first.take(client) && second.take(proxy), "it has left the proxy's place");
+        assert!(!second.take(client) && !addresses.seat().take(proxy), "and keeps its own where it cannot move");
+        assert!(second.take(None) && addresses.seat().take(proxy));
+        drop(first);
+        assert_eq!(addresses.lock().len(), 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runs the sessions of all listeners, within bounds, and ends them in order when postrider stops.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +11,23 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
-use super::config::SmtpConfig;
+use super::config::{SmtpConfig, TlsMode};
 use super::connection::{Connection, Shutdown};
 use super::holding::Room;
 use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
 use super::metrics::SmtpMetrics;
-use super::places::{Addresses, Place};
-use super::session::{Policy, Role};
+use super::places::Addresses;
+use super::proxy_header::{self, Source};
+use super::session::Policy;
 use crate::metrics::Metrics;
-use crate::source::intake::{Client, Intake};
+use crate::source::intake::{Client, Intake, Peer};
+use crate::source::networks::Networks;
 
 /// Time for the last 421 when the grace is over, and for the event log to answer what it was asked.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A proxy's header comes with the connection; one that was lost on the way is sent again after three seconds.
+const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything that sessions share.
 #[derive(Debug)]
@@ -47,12 +53,16 @@ impl Receiver {
     }
 
     /// What holds for the sessions of a listener.
-    pub(super) fn policy(&self, role: Role) -> Policy {
+    pub(super) fn policy(&self, listener: &Listener) -> Policy {
+        let Listener { settings, tls, .. } = listener;
         Policy {
-            role,
+            role: settings.role,
             hostname: self.config.announced_name(),
-            message_bytes_max: self.config.message_bytes_max.get(),
-            recipients_max: self.config.recipients_max.get(),
+            tls: settings.tls,
+            certificate: tls.clone(),
+            limits: settings.limits.clone(),
+            xclient_from: settings.xclient_from.clone(),
+            verify: settings.verify,
             routing: self.intake.routing(),
         }
     }
@@ -75,7 +85,7 @@ pub async fn serve(listeners: Vec<Listener>, receiver: Receiver, grace: Duration
 
 async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, stop: CancellationToken) {
     let shutdown = Shutdown { stop, now: CancellationToken::new() };
-    let policy = Arc::new(receiver.policy(listener.role));
+    let entrance = Arc::new(Entrance::of(&listener, &receiver));
     let mut accept = Accept::new(listener, Arc::clone(&receiver.slots));
     let mut sessions = JoinSet::new();
     loop {
@@ -83,15 +93,12 @@ async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, st
             biased;
             () = shutdown.stop.cancelled() => break,
             Some(ended) = sessions.join_next() => report(ended),
-            (stream, remote, slot) = accept.next() => match receiver.place_for(remote) {
-                Ok(place) => {
-                    let session = session(stream, remote, Arc::clone(&receiver), Arc::clone(&policy), shutdown.clone());
-                    sessions.spawn(async move {
-                        session.await;
-                        drop((slot, place));
-                    });
-                }
-                Err(TooMany) => refuse(stream, remote, &receiver, &policy),
+            (stream, remote, slot) = accept.next() => {
+                let session = session(stream, remote, Arc::clone(&receiver), Arc::clone(&entrance), shutdown.clone());
+                sessions.spawn(async move {
+                    session.await;
+                    drop(slot);
+                });
             }
         }
     }
@@ -105,29 +112,74 @@ async fn listen(listener: Listener, receiver: Arc<Receiver>, grace: Duration, st
     }
 }
 
-/// A client's address has too many sessions.
-struct TooMany;
+/// What a listener's sessions share.
+#[derive(Debug)]
+struct Entrance {
+    policy: Policy,
+    addresses: Addresses,
+    /// Who passes on the connections of others, and says so before anything else.
+    proxies: Networks,
+}
 
-impl Receiver {
-    /// A place for one more session of the client's address; a Unix socket has none, and no such limit.
-    fn place_for(&self, remote: Remote) -> Result<Option<Place>, TooMany> {
-        let Some(address) = remote.address else { return Ok(None) };
-        self.addresses.enter(address.ip()).map(Some).ok_or(TooMany)
+impl Entrance {
+    fn of(listener: &Listener, receiver: &Receiver) -> Self {
+        let policy = receiver.policy(listener);
+        let own = policy.limits.sessions_per_address_max;
+        let addresses = own.map_or_else(|| receiver.addresses.clone(), Addresses::new);
+        Self { policy, addresses, proxies: listener.settings.proxy_protocol_from.clone() }
     }
 }
 
-async fn session(stream: Stream, remote: Remote, receiver: Arc<Receiver>, policy: Arc<Policy>, shutdown: Shutdown) {
+async fn session(
+    mut stream: Stream,
+    remote: Remote,
+    receiver: Arc<Receiver>,
+    entrance: Arc<Entrance>,
+    shutdown: Shutdown,
+) {
+    let mut client = Client::at(remote.address.map(|address| address.ip().to_canonical()), remote.peer);
+    if client.is_in(&entrance.proxies) {
+        let header = tokio::select! {
+            () = shutdown.stop.cancelled() => return,
+            header = timeout(PROXY_HEADER_TIMEOUT, proxy_header::read(&mut stream)) => header,
+        };
+        match header.map_err(io::Error::from).flatten() {
+            Ok(source) => tell(source, &mut client),
+            Err(err) => {
+                // Either the proxy is not set up, or its address should not be listed: somebody waits for mail.
+                warn!(proxy.address = client.address.map(tracing::field::display), error = %err,
+                    "no PROXY protocol header from an address in `proxy_protocol_from`, connection closed");
+                return;
+            }
+        }
+    }
+    let span = debug_span!("smtp.session", client.address = client.address.map(tracing::field::display));
+    let mut seat = entrance.addresses.seat();
+    if !seat.take(client.address) {
+        span.in_scope(|| refuse(stream, &receiver, &entrance.policy));
+        return;
+    }
     receiver.metrics.sessions.inc();
-    let span = debug_span!("smtp.session", client.address = remote.address.map(tracing::field::display));
-    let client = Client::at(remote.address.map(|address| address.ip().to_canonical()), remote.peer);
-    Connection::new(stream, client, &receiver, &policy, &shutdown).run().instrument(span).await;
+    Connection::new(stream, client, seat, &receiver, &entrance.policy, &shutdown).run().instrument(span).await;
     receiver.metrics.sessions_ended.inc();
 }
 
+/// Makes `client` what a proxy says of it. Only the proxy itself may be on this machine.
+fn tell(source: Source, client: &mut Client) {
+    match source {
+        Source::Proxy => {}
+        Source::Unknown => client.peer = Peer::Remote,
+        Source::Client(address) => *client = Client::at(Some(address.ip()), Peer::Remote),
+    }
+}
+
 /// Tells a client without waiting for it that its address has too many sessions.
-fn refuse(stream: Stream, remote: Remote, receiver: &Receiver, policy: &Policy) {
+fn refuse(stream: Stream, receiver: &Receiver, policy: &Policy) {
     receiver.metrics.sessions_refused.inc();
-    debug!(client.address = remote.address.map(tracing::field::display), "too many sessions from this address");
+    debug!("too many sessions from this address");
+    if policy.tls == TlsMode::Implicit {
+        return; // What comes in the clear is an error to the client, whatever it says.
+    }
     say_at_once(stream, &format!("421 4.7.0 {} Too many sessions from your address\r\n", policy.hostname));
 }
 

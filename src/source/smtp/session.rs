@@ -6,6 +6,8 @@
 //! hears the [`Outcome`], because the reply to the dot is a promise that the event log has to make.
 
 mod body;
+mod introduced;
+mod secured;
 
 use std::sync::Arc;
 
@@ -13,10 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::collector::{Collector, Text};
 use super::command::{self, Command, CommandError, Mail};
+use super::config::TlsMode;
+use super::limits::Limits;
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
+use super::tls::ServerTls;
+use super::xclient;
 use crate::event::Origin;
 use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routing};
+use crate::source::networks::Networks;
 use body::Body;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
@@ -58,7 +65,7 @@ impl Role {
     }
 
     /// Whether each recipient's delivery has a reply of its own.
-    fn replies_for_each(self) -> bool {
+    pub(super) fn replies_for_each(self) -> bool {
         self == Self::Lmtp
     }
 
@@ -78,10 +85,16 @@ pub(super) struct Policy {
     pub role: Role,
     /// The name in the greeting.
     pub hostname: String,
-    /// The largest message, in octets.
-    pub message_bytes_max: usize,
-    /// Recipients of one message.
-    pub recipients_max: usize,
+    /// When TLS begins.
+    pub tls: TlsMode,
+    /// What TLS is done with: the caller's business.
+    pub certificate: Option<ServerTls>,
+    /// The bounds.
+    pub limits: Limits,
+    /// Who may say whose mail it passes on.
+    pub xclient_from: Networks,
+    /// Whether messages are verified that come here, where the configuration says so.
+    pub verify: Option<bool>,
     /// Where recipients go.
     pub routing: Arc<Routing>,
 }
@@ -104,6 +117,10 @@ pub(super) enum Next {
     Read,
     /// Commit the message and report to [`Session::delivered`]; only then hand in the rest of the input.
     Deliver(Transaction),
+    /// Another client is taken for ours: see whether it has a place, and call [`Session::greet`].
+    NewClient,
+    /// Write the replies, do the handshake, and call [`Session::tls_started`].
+    StartTls,
     /// The client said QUIT: write the replies and close.
     Quit,
     /// The session ended itself: write the replies and close, whatever the client is still sending.
@@ -125,6 +142,10 @@ struct Misuse {
 pub(super) struct Session<'a> {
     policy: &'a Policy,
     client: Client,
+    /// The client is one that may use XCLIENT, whomever it introduces.
+    may_introduce: bool,
+    /// XCLIENT said what the client calls itself.
+    is_helo_told: bool,
     lines: LineReader,
     greeted: bool,
     transaction: Option<Open>,
@@ -152,7 +173,20 @@ impl<'a> Session<'a> {
     pub(super) fn new(policy: &'a Policy, client: Client) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
         let (greeted, transaction, body) = (false, None, Body::None);
-        Self { policy, client, lines, greeted, transaction, body, replies_due: 1, misuse, commands: 0 }
+        let (may_introduce, is_helo_told) = (client.is_in(&policy.xclient_from), false);
+        Self {
+            policy,
+            client,
+            may_introduce,
+            is_helo_told,
+            lines,
+            greeted,
+            transaction,
+            body,
+            replies_due: 1,
+            misuse,
+            commands: 0,
+        }
     }
 
     /// The first reply. A client that talks before it is merely early: its commands wait like pipelined ones.
@@ -167,31 +201,55 @@ impl<'a> Session<'a> {
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
             let (taken, next) = self.text(rest, out).unwrap_or_else(|| self.line(rest, out));
             used += taken;
-            if next != Next::Read {
-                return (used, next);
+            match next {
+                Next::Read => {}
+                Next::StartTls => return (input.len(), self.grant_tls(input.len() - used, out)),
+                next => return (used, next),
             }
         }
         (used, Next::Read)
     }
 
-    /// Reports what became of the message that [`Next::Deliver`] handed out.
-    pub(super) fn delivered(&mut self, queue_id: QueueId, outcome: Outcome, out: &mut Vec<u8>) -> Next {
-        self.for_each_recipient(out, |session, out| match outcome {
+    /// Reports what became of the message that [`Next::Deliver`] handed out: for each recipient, or once for all. What
+    /// is said of it is said once by SMTP, and for each accepted recipient by LMTP (RFC 2033 §4.2). A reply that ends the
+    /// session ends it for all.
+    pub(super) fn delivered(&mut self, queue_id: QueueId, outcomes: &[Outcome], out: &mut Vec<u8>) -> Next {
+        let mut next = Next::Read;
+        for at in 0..self.replies_due {
+            let outcome = outcomes.get(at).or(outcomes.last()).copied().unwrap_or(Outcome::Failed);
+            next = self.say(queue_id, outcome, out);
+            if next == Next::HangUp {
+                break;
+            }
+        }
+        next
+    }
+
+    fn say(&mut self, queue_id: QueueId, outcome: Outcome, out: &mut Vec<u8>) -> Next {
+        match outcome {
             Outcome::Committed => {
-                session.misuse = Misuse { errors_total: session.misuse.errors_total, ..Misuse::default() };
+                self.misuse = Misuse { errors_total: self.misuse.errors_total, ..Misuse::default() };
                 go_on(out, &format!("250 2.0.0 Ok: queued as {queue_id}"))
             }
             // Not the client's error, so it does not count against it.
             Outcome::NoSpace => go_on(out, NO_SPACE),
             Outcome::Failed => go_on(out, "451 4.3.0 Message not stored, try again later"),
-            Outcome::ShuttingDown => session.shut_down(out),
+            Outcome::ShuttingDown => self.shut_down(out),
             Outcome::Loop => go_on(out, "554 5.4.6 Too many hops: the message goes round in circles"),
-        })
+            // Nor is this: a relay hands on what others wrote.
+            Outcome::Refused(refusal) => go_on(out, refusal.reply()),
+        }
     }
 
     /// Ends the session because postrider is shutting down.
     pub(super) fn shut_down(&self, out: &mut Vec<u8>) -> Next {
         reply(out, &format!("421 4.3.2 {} is shutting down, try again later", self.policy.hostname));
+        Next::HangUp
+    }
+
+    /// Ends the session because its client has too many of them.
+    pub(super) fn refuse_client(&self, out: &mut Vec<u8>) -> Next {
+        reply(out, &format!("421 4.7.0 {} Too many sessions from your address", self.policy.hostname));
         Next::HangUp
     }
 
@@ -276,7 +334,11 @@ impl<'a> Session<'a> {
             Command::Noop => self.idle(out, "250 2.0.0 Ok"),
             // RFC 5321 §3.5.3: neither confirms nor denies, so that VRFY is no way to guess addresses.
             Command::Vrfy => self.idle(out, "252 2.5.2 Cannot VRFY, send some mail and try"),
-            Command::Help => self.idle(out, "214 2.0.0 EHLO HELO LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT"),
+            Command::Help => {
+                self.idle(out, "214 2.0.0 EHLO HELO LHLO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT")
+            }
+            Command::StartTls => self.start_tls(out),
+            Command::XClient(told) => self.introduce(told, out),
             Command::Quit => {
                 reply(out, "221 2.0.0 Bye");
                 Next::Quit
@@ -288,15 +350,23 @@ impl<'a> Session<'a> {
         // RFC 5321 §4.1.4: EHLO in the middle of a session is an RSET too.
         self.transaction = None;
         self.greeted = true;
-        self.client.helo = Some(name);
+        if !self.is_helo_told {
+            self.client.helo = Some(name);
+        }
         let hostname = &self.policy.hostname;
         if !extended {
             return self.idle(out, &format!("250 {hostname}"));
         }
-        let (size, recipients) = (self.policy.message_bytes_max, self.policy.recipients_max);
-        let extensions = "PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES";
-        let limits = format!("SIZE {size}\r\n250-LIMITS RCPTMAX={recipients}");
-        self.idle(out, &format!("250-{hostname}\r\n250-{limits}\r\n250-{extensions}"))
+        let Limits { message_bytes_max, recipients_max, .. } = &self.policy.limits;
+        let mut lines = vec![hostname.clone(), format!("SIZE {message_bytes_max}")];
+        lines.push(format!("LIMITS RCPTMAX={recipients_max}"));
+        lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING"].map(str::to_owned));
+        lines.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
+        lines.extend(self.may_introduce.then(|| xclient::EXTENSION.to_owned()));
+        lines.push("ENHANCEDSTATUSCODES".to_owned());
+        let (last, others) = lines.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+        let others: String = others.iter().flat_map(|line| ["250-", line, "\r\n"]).collect();
+        self.idle(out, &format!("{others}250 {last}"))
     }
 
     fn mail(&mut self, mail: Mail, out: &mut Vec<u8>) -> Next {
@@ -307,7 +377,7 @@ impl<'a> Session<'a> {
         if self.transaction.is_some() {
             return self.error(out, "503 5.5.1 Nested MAIL command");
         }
-        if mail.parameters.size > self.policy.message_bytes_max as u64 {
+        if mail.parameters.size > self.policy.limits.message_bytes_max as u64 {
             return self.error(out, TOO_BIG);
         }
         if !mail.parameters.smtputf8 && mail.from.as_ref().is_some_and(Path::is_internationalized) {
@@ -325,7 +395,7 @@ impl<'a> Session<'a> {
         if open.chunks.is_some() {
             return self.error(out, "503 5.5.1 The message has begun");
         }
-        if open.recipients.len() >= self.policy.recipients_max {
+        if open.recipients.len() >= self.policy.limits.recipients_max {
             // RFC 5321 §4.5.3.1.10: the message goes to those that were accepted, the client sends the rest again.
             self.misuse.excess_recipients += 1;
             return self.soft(

@@ -14,6 +14,7 @@ mod postrider {
 }
 
 pub use imap::protocol;
+pub use postrider::message::authentication::results as authentication_results;
 pub use postrider::{event, message};
 use protocol::{FrameError, Framer, Response, parse};
 

@@ -76,7 +76,7 @@ impl Session<'_> {
             Err(reply) => self.error(out, reply),
             Ok(open) if open.chunks.is_some() => self.error(out, "503 5.5.1 Send BDAT, as before"),
             Ok(_) => {
-                self.body = Body::Text(DataReader::new(self.policy.message_bytes_max));
+                self.body = Body::Text(DataReader::new(self.policy.limits.message_bytes_max));
                 go_on(out, "354 End data with <CR><LF>.<CR><LF>")
             }
         }
@@ -84,7 +84,7 @@ impl Session<'_> {
 
     /// `BDAT octets [LAST]`. The chunk follows at once, whether it is wanted or not.
     pub(super) fn start_chunk(&mut self, octets: u64, last: bool, out: &mut Vec<u8>) -> Next {
-        let bytes_max = self.policy.message_bytes_max;
+        let bytes_max = self.policy.limits.message_bytes_max;
         let refused = match self.may_send_text() {
             Ok(open) => {
                 open.chunks.get_or_insert_with(|| Collector::new(bytes_max));

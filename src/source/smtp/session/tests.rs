@@ -7,6 +7,7 @@ use super::*;
 use crate::event::AccountName;
 use crate::registry::Account;
 use crate::source::intake::Peer;
+use crate::source::smtp::SmtpConfig;
 
 fn remote() -> Client {
     Client::at(None, Peer::Remote)
@@ -22,7 +23,17 @@ fn policy_of(role: Role) -> Policy {
         ..Account::new(AccountName::parse("alice").unwrap())
     };
     let routing = Arc::new(Routing::new(&[alice], None).unwrap());
-    Policy { role, hostname: "mx.example".into(), message_bytes_max: 1000, recipients_max: 100, routing }
+    let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
+    Policy {
+        role,
+        hostname: "mx.example".into(),
+        tls: TlsMode::None,
+        certificate: None,
+        limits,
+        xclient_from: Networks::default(),
+        verify: None,
+        routing,
+    }
 }
 
 /// What a client saw and what was handed out.
@@ -35,7 +46,11 @@ struct Seen {
 
 /// Runs a dialogue whose bytes arrive in pieces; every message is committed.
 fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
-    let (mut session, mut out, mut seen) = (Session::new(policy, remote()), Vec::new(), Seen::default());
+    run_in(&mut Session::new(policy, remote()), pieces)
+}
+
+fn run_in(session: &mut Session<'_>, pieces: &[&[u8]]) -> Seen {
+    let (mut out, mut seen) = (Vec::new(), Seen::default());
     'pieces: for piece in pieces {
         let mut rest = *piece;
         loop {
@@ -45,10 +60,16 @@ fn run(policy: &Policy, pieces: &[&[u8]]) -> Seen {
                 Next::Deliver(transaction) => {
                     let queue_id = QueueId::numbered(seen.messages.len() as u128);
                     seen.messages.push(transaction);
-                    assert_eq!(session.delivered(queue_id, Outcome::Committed, &mut out), Next::Read);
+                    assert_eq!(session.delivered(queue_id, &[Outcome::Committed], &mut out), Next::Read);
                 }
                 Next::Read => {
                     assert!(rest.is_empty(), "input was left without a reason");
+                    break;
+                }
+                Next::NewClient => session.greet(&mut out),
+                Next::StartTls => {
+                    assert!(rest.is_empty(), "what came in the clear was left");
+                    session.tls_started();
                     break;
                 }
                 end => {
@@ -241,7 +262,7 @@ fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
         let (used, handed_out) = session.receive(wire.as_bytes(), &mut out);
         assert!(used == wire.len() && matches!(handed_out, Next::Deliver(_)));
         out.clear();
-        assert_eq!(session.delivered(QueueId::numbered(1), outcome, &mut out), next);
+        assert_eq!(session.delivered(QueueId::numbered(1), &[outcome], &mut out), next);
         assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
     }
 }
@@ -335,6 +356,67 @@ fn each_protocol_has_its_own_greeting() {
     assert!(lmtp.replies.contains("Send LHLO first"), "{}", lmtp.replies);
 }
 
+/// Everybody without an address may introduce others; the clients of a test have none.
+fn proxied_policy() -> Policy {
+    #[derive(serde::Deserialize)]
+    struct Setting {
+        xclient_from: Networks,
+    }
+    let Setting { xclient_from } = toml::from_str("xclient_from = ['unix']").unwrap();
+    Policy { xclient_from, ..policy() }
+}
+
+fn proxied(dialogue: &str) -> (Seen, Client) {
+    let (policy, wire) = (proxied_policy(), dialogue.replace('\n', "\r\n"));
+    let mut session = Session::new(&policy, Client::at(None, Peer::Loopback));
+    let seen = run_in(&mut session, &[wire.as_bytes()]);
+    (seen, session.client().clone())
+}
+
+#[test]
+fn a_trusted_proxy_introduces_its_client() {
+    let (seen, client) = proxied("EHLO proxy\nXCLIENT ADDR=192.0.2.1 NAME=x\nMAIL FROM:<>\nEHLO c\nMAIL FROM:<>\n");
+    assert_eq!(codes(&seen), ["250", "220", "503 5.5.1", "250", "250 2.1.0"]);
+    assert_eq!(seen.replies.matches("250-XCLIENT NAME ADDR").count(), 2, "{}", seen.replies);
+    let expected = Client::at("192.0.2.1".parse().ok(), Peer::Remote);
+    assert_eq!(client, Client { helo: Some("c".into()), ..expected.clone() });
+
+    let (seen, client) = proxied("XCLIENT HELO=c ADDR=192.0.2.1\nMAIL FROM:<>\nRSET\nEHLO proxy\n");
+    assert_eq!(codes(&seen), ["220", "250 2.1.0", "250 2.0.0", "250"]);
+    assert_eq!(client, Client { helo: Some("c".into()), ..expected }, "the proxy's own name is nobody's");
+}
+
+#[test]
+fn only_a_trusted_proxy_introduces_and_only_between_transactions() {
+    let seen = talk("EHLO c\nXCLIENT ADDR=192.0.2.1\nMAIL FROM:<>\n");
+    assert_eq!(codes(&seen), ["250", "550 5.7.0", "250 2.1.0"]);
+    assert!(!seen.replies.contains("XCLIENT"), "{}", seen.replies);
+    let (seen, client) = proxied("EHLO proxy\nMAIL FROM:<>\nXCLIENT ADDR=192.0.2.1\nRSET\nXCLIENT ADDR=x\n");
+    assert_eq!(codes(&seen)[2..], ["503 5.5.1", "250 2.0.0", "501 5.5.4"]);
+    assert_eq!(client.address, None);
+    let nuisance = proxied(&"XCLIENT ADDR=192.0.2.1\n".repeat(200)).0;
+    assert_eq!((codes(&nuisance).pop().unwrap(), nuisance.end), ("421 4.7.0".to_owned(), Some(Next::HangUp)));
+}
+
+fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
+    cuts.extend([0, wire.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect()
+}
+
+/// Lines that leave the session between commands.
+fn dialogue_line() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just("EHLO c\n"),
+        Just("MAIL FROM:<a@b>\n"),
+        Just("RCPT TO:<alice@example.org>\n"),
+        Just("DATA\nhi\n.\n"),
+        Just("STARTTLS x\n"),
+        Just("RSET\n"),
+    ]
+}
+
 proptest! {
     /// However the network cuts a dialogue, the replies and the messages are the same.
     #[test]
@@ -342,19 +424,31 @@ proptest! {
         lines in prop::collection::vec(prop_oneof![
             Just(TRANSACTION), Just("DATA\n"), Just(".\n"), Just("..\n"), Just("text\n"), Just("NOOP\n"), Just("\r"),
             Just("MAIL FROM:<a@b>\n"), Just("RCPT TO:<alice@example.org>\n"), Just("RCPT TO:<b@c>\n"), Just("QUIT\n"),
+            Just("XCLIENT ADDR=192.0.2.1\n"), Just("XCLIENT HELO=x\n"),
             Just("BDAT 5\n"), Just("BDAT 7 LAST\n"), Just("BDAT 0 LAST\n"), Just("RSET\n"),
         ], 0..20),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let wire = lines.concat().replace('\n', "\r\n").into_bytes();
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
-        cuts.extend([0, wire.len()]);
-        cuts.sort_unstable();
-        let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect();
-        let policy = policy();
-        prop_assert_eq!(run(&policy, &pieces), run(&policy, &[&wire]));
+        let policy = proxied_policy();
+        let run = |pieces: &[&[u8]]| run_in(&mut Session::new(&policy, Client::at(None, Peer::Loopback)), pieces);
+        prop_assert_eq!(run(&cut(&wire, &cuts)), run(&[&wire]));
         let octets: Vec<&[u8]> = wire.chunks(1).collect();
-        prop_assert_eq!(run(&policy, &octets), run(&policy, &[&wire]));
+        prop_assert_eq!(run(&octets), run(&[&wire]));
+    }
+
+    /// So it is before and after STARTTLS; what comes after it comes after the handshake.
+    #[test]
+    fn any_cut_of_a_dialogue_with_starttls_gives_the_same(
+        before in prop::collection::vec(dialogue_line(), 0..6),
+        after in prop::collection::vec(dialogue_line(), 0..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let wire = |lines: &[&str]| lines.concat().replace('\n', "\r\n").into_bytes();
+        let (before, after) = ([&wire(&before)[..], b"STARTTLS\r\n"].concat(), wire(&after));
+        let pieces = [cut(&before, &cuts), cut(&after, &cuts)].concat();
+        let policy = starttls_policy();
+        prop_assert_eq!(run(&policy, &pieces), run(&policy, &[&before, &after]));
     }
 
     #[test]
@@ -365,5 +459,43 @@ proptest! {
         let prefix = prefix.replace('\n', "\r\n");
         let seen = run(&policy(), &[prefix.as_bytes(), &wire]);
         prop_assert!(seen.replies.is_empty() || seen.replies.ends_with("\r\n"));
+    }
+}
+
+fn starttls_policy() -> Policy {
+    Policy { tls: TlsMode::Starttls, ..policy() }
+}
+
+/// Each piece arrives alone, as what comes after a handshake does.
+fn talk_in(policy: &Policy, pieces: &[&str]) -> Seen {
+    let pieces: Vec<String> = pieces.iter().map(|piece| piece.replace('\n', "\r\n")).collect();
+    run(policy, &pieces.iter().map(String::as_bytes).collect::<Vec<_>>())
+}
+
+#[test]
+fn starttls_begins_the_session_anew() {
+    let policy = starttls_policy();
+    let seen = talk_in(&policy, &["EHLO c\nMAIL FROM:<a@b>\nSTARTTLS\n", "MAIL FROM:<>\nEHLO c\nDATA\nSTARTTLS\n"]);
+    let (before, after) = seen.replies.split_once("220 2.0.0").unwrap();
+    assert!(before.contains("250-STARTTLS\r\n") && !after.contains("STARTTLS\r\n"), "{}", seen.replies);
+    let expected = ["250", "250 2.1.0", "220 2.0.0", "503 5.5.1", "250", "503 5.5.1", "503 5.5.1"];
+    assert_eq!((codes(&seen), seen.end), (expected.map(str::to_owned).to_vec(), None));
+}
+
+#[test]
+fn starttls_stands_alone_and_only_where_it_is_offered() {
+    assert_eq!(codes(&talk_in(&starttls_policy(), &["STARTTLS now\n", "STARTTLS\n"])), ["501 5.5.4", "220 2.0.0"]);
+    for tls in [TlsMode::None, TlsMode::Implicit] {
+        let seen = talk_in(&Policy { tls, ..policy() }, &["EHLO c\nSTARTTLS\n"]);
+        assert_eq!(codes(&seen), ["250", "502 5.5.1"]);
+        assert!(!seen.replies.contains("250-STARTTLS"), "{}", seen.replies);
+    }
+}
+
+#[test]
+fn what_was_injected_behind_starttls_is_never_run() {
+    for behind in ["NOOP\n", "MAIL FROM:<evil@x.example>\nRCPT TO:<alice@example.org>\n", "N", "\u{16}"] {
+        let seen = talk_in(&starttls_policy(), &["EHLO c\n", &format!("STARTTLS\n{behind}"), "NOOP\n"]);
+        assert_eq!((codes(&seen), seen.end), (vec!["250".to_owned(), "554 5.5.1".to_owned()], Some(Next::HangUp)));
     }
 }
