@@ -31,7 +31,7 @@ use crate::source::imap::ImapConfig;
 use crate::source::intake::RouteConfig;
 use crate::source::jmap::JmapConfig;
 use crate::source::mail_over_http::MailOverHttpConfig;
-use crate::source::smtp::{ListenerConfig, SmtpConfig};
+use crate::source::smtp::{ListenerConfig, SmtpConfig, UserConfig};
 use crate::transport::StreamConfig;
 
 pub(crate) use check::is_loopback;
@@ -176,7 +176,8 @@ impl Config {
         let forward = Some(ForwardConfig::new("smtp.example.org"));
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
-        let smtp = SmtpConfig { route, listener, forward, ..SmtpConfig::default() };
+        let user = vec![UserConfig { name: "printer".to_owned(), ..UserConfig::default() }];
+        let smtp = SmtpConfig { user, route, listener, forward, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

@@ -16,6 +16,7 @@ pub mod message;
 pub mod metrics;
 mod pem;
 pub mod registry;
+mod scram;
 pub mod server;
 pub mod source;
 pub mod transport;

@@ -32,7 +32,9 @@ use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
 use crate::source::intake::{AddressSecrets, Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
-use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
+use crate::source::smtp::{
+    self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
+};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -58,6 +60,9 @@ pub enum StartError {
     /// The mail receiver's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The password of somebody who may submit mail.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -98,7 +103,9 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
-    /// Of its listeners.
+    /// Who may submit mail; until it runs.
+    users: Option<(Users, Arc<SigningKey>)>,
+    /// Of the mail receiver's listeners.
     certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
@@ -128,6 +135,11 @@ impl Server {
         }
         let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
+        let users = if config.smtp.listener.iter().any(|listener| listener.role == Role::Submission) {
+            Some((Users::load(&config.smtp.user, true).await?, Arc::clone(&key)))
+        } else {
+            None
+        };
         let metrics = Metrics::default();
         let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
         let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
@@ -168,6 +180,7 @@ impl Server {
             http,
             http_address,
             smtp,
+            users,
             certificates,
             intake,
             event_log,
@@ -225,6 +238,10 @@ impl Server {
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
         if let Some(listeners) = self.smtp.take() {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), self.intake.clone(), &self.metrics);
+            let receiver = match self.users.take() {
+                Some((users, key)) => receiver.with_users(users, Some(key)),
+                None => receiver,
+            };
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
         sources.spawn(self.attachments.clone().expire(stop.clone()));

@@ -161,6 +161,7 @@ impl CliError {
                 StartError::Key(_)
                 | StartError::Routing(_)
                 | StartError::Tls(_)
+                | StartError::User(_)
                 | StartError::Resolver(_)
                 | StartError::DovecotSecret(_)
                 | StartError::MailOverHttp(_)

@@ -36,7 +36,7 @@ pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
 pub use routing::{AddressSecrets, Entry, RouteConfig, Routing, RoutingError};
-pub(crate) use routing::{NoRoute, Peer};
+pub(crate) use routing::{Destination, NoRoute, Peer};
 use spool::Whole;
 pub(crate) use spool::{Message, Spool, SpoolFile, WHOLE_MAX};
 
@@ -197,7 +197,8 @@ impl Intake {
             debug!(queue_id = %mail.queue_id, received, max = self.received_max, "mail loop, message refused");
             return Err(Outcome::Loop);
         }
-        let (octets, authentication) = self.authenticator.examine(mail, octets).await.map_err(unreadable)?;
+        let (octets, authentication) =
+            self.authenticator.examine(mail, octets, &self.parsing).await.map_err(unreadable)?;
         Ok(Examined { octets, trace, authentication })
     }
 
