@@ -20,6 +20,9 @@ const PREVIEW_CHARS_MAX: usize = 200;
 /// Longest text, in octets.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
+/// Raw octets of plain text that a preview is looked for in at first.
+const PREVIEW_FIRST_LOOK: usize = 1024;
+
 /// Raw octets of plain text that a preview is looked for in: enough to get past a long quote at the top.
 const PREVIEW_SOURCE_MAX: usize = 32 * 1024;
 
@@ -49,10 +52,20 @@ pub struct TextPart<'a> {
 /// Quoted text, the signature and ruled lines are left out where something else is there. `raw` may end in the middle
 /// of a base64 group, an `=XX`, a character or a tag; more of it gives the same beginning.
 pub fn preview(part: &TextPart<'_>, raw: &[u8]) -> Option<String> {
+    // The first lines are enough for most messages, and then they are the same as out of all of it.
+    let first = own_words(&decode(part, raw, PREVIEW_FIRST_LOOK, Purpose::Preview));
+    if first.chars().count() >= PREVIEW_CHARS_MAX {
+        return Some(first);
+    }
     let text = decode(part, raw, PREVIEW_SOURCE_MAX, Purpose::Preview);
-    let own = text.lines().take_while(|line| *line != "-- ").filter(|line| !is_quote(line) && !is_rule(line));
-    printable::non_empty(printable::collapse(own, PREVIEW_CHARS_MAX))
+    printable::non_empty(own_words(&text))
         .or_else(|| printable::non_empty(printable::collapse(text.lines(), PREVIEW_CHARS_MAX)))
+}
+
+/// The beginning of a text without quotes, signature and ruled lines.
+fn own_words(text: &str) -> String {
+    let own = text.lines().take_while(|line| *line != "-- ").filter(|line| !is_quote(line) && !is_rule(line));
+    printable::collapse(own, PREVIEW_CHARS_MAX)
 }
 
 /// A preview of text that the server has decoded and cut already.

@@ -19,6 +19,7 @@ mod line;
 mod listener;
 mod metrics;
 mod parameter;
+mod patience;
 mod places;
 mod proxy_header;
 mod receiver;
