@@ -4,6 +4,7 @@
 //! committed event by giving it an [`EventId`] and a time, transports hand its JSON on. There is no I/O, no clock
 //! and no async in here, so that every layer above may depend on it. Kinds carry RFC 5423's names.
 
+mod authentication;
 mod id;
 mod matcher;
 mod topic;
@@ -13,6 +14,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use authentication::{Authentication, AuthenticationResult, AuthenticationSource, DmarcPolicy, SignatureResult};
 pub use id::{EventId, EventIdError, EventIdGenerator};
 pub use matcher::{MatcherError, TopicMatcher};
 pub use topic::{AccountName, NameError, Topic, TopicError};
@@ -59,6 +61,8 @@ pub enum EventKind {
     AccountAuthFailed,
     /// The server has something to say to the account's owner: `reason` is its text, once a day.
     AccountAlert,
+    /// A message that was to go on to another server was given up; `reason` says why, `data.to` to whom.
+    ForwardFailed,
     /// A publisher sent this over HTTP.
     Published,
 }
@@ -85,6 +89,7 @@ impl EventKind {
             Self::AccountDown => "AccountDown",
             Self::AccountAuthFailed => "AccountAuthFailed",
             Self::AccountAlert => "AccountAlert",
+            Self::ForwardFailed => "ForwardFailed",
             Self::Published => "Published",
         }
     }
@@ -161,6 +166,12 @@ pub struct Attachment {
     pub content_type: String,
     /// Size in octets: decoded where the message was at hand, else as transferred.
     pub size: u64,
+    /// Where it can be fetched, where its account keeps attachments. Whoever has the link can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_expires: Option<Timestamp>,
 }
 
 /// How urgent the sender says that a message is.
@@ -236,6 +247,9 @@ pub struct MessageSummary {
     /// Parts that are files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
+    /// What is known of who really sent it, where that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
     /// The message could not be read as MIME in full: what is here is what could be.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub parse_error: bool,

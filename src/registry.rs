@@ -10,9 +10,10 @@ mod jmap_endpoint;
 mod password;
 mod pin;
 mod proxy;
+mod sender_policy;
 mod state;
 
-pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
+pub use account::{Account, ForwardTo, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
 pub use changes::{AccountChanges, Succession};
 pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
 pub use jmap_endpoint::{JmapEndpoint, JmapUrlError};
@@ -20,4 +21,5 @@ pub use password::{PasswordError, PasswordSource};
 pub(crate) use password::{first_line_of, printed_by};
 pub use pin::{CertificatePin, CertificatePinError};
 pub use proxy::{ProxyAddress, ProxyAddressError, ProxyKind};
+pub use sender_policy::{DmarcFail, Requirement};
 pub use state::{AccountState, AccountStatus, Registry};

@@ -15,7 +15,7 @@ use super::replay::Replays;
 use crate::event::{Origin, Topic};
 use crate::http::{BodyMemory, Gate, Problem};
 use crate::metrics::{Metrics, Results};
-use crate::source::intake::{Client, Intake, Mail, Message, NoRoute, Outcome, Path, Peer, QueueId, Recipient};
+use crate::source::intake::{Client, Examine, Intake, Mail, Message, NoRoute, Outcome, Path, Peer, QueueId, Recipient};
 
 /// Seconds after which a sender may try again what could not be stored.
 const RETRY_AFTER: u32 = 30;
@@ -117,7 +117,7 @@ impl Shared {
                 continue;
             };
             match routing.route(&path, peer) {
-                Ok(destination) => recipients.push(Recipient { path, destination }),
+                Ok(destination) => recipients.push(Recipient::new(path, destination)),
                 Err(NoRoute::UnknownRecipient) => {
                     refused.push(Refused { address: address.clone(), reason: "no such recipient here" });
                 }
@@ -162,7 +162,9 @@ impl Shared {
         let told = recipients.iter().map(told).collect();
         let client = Client { user, ..Client::at(None, peer) };
         let message = Message::from(message);
-        let mail = Mail { origin: Origin::Http, queue_id, client, from, recipients, message };
+        // A provider has received it from elsewhere, and says what it found in the header.
+        let examine = Examine::of(&client, None, true);
+        let mail = Mail { origin: Origin::Http, queue_id, client, examine, from, recipients, message };
         match self.intake.take(mail).await {
             Outcome::Committed => Ok(Taken { queue_id, recipients: told }),
             Outcome::NoSpace => {
@@ -181,6 +183,13 @@ impl Shared {
             Outcome::Loop => {
                 let detail = "the message has been through too many servers: it goes round in circles";
                 Err(Refusal::Permanent(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "mail-loop", detail)))
+            }
+            Outcome::Refused(refusal) if refusal.is_temporary() => {
+                Err(Refusal::Temporary(Problem::unavailable("sender-not-checked", refusal.text(), RETRY_AFTER)))
+            }
+            Outcome::Refused(refusal) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                Err(Refusal::Permanent(Problem::new(status, "sender-refused", refusal.text())))
             }
         }
     }

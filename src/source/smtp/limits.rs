@@ -24,6 +24,8 @@ pub struct ListenerSettings {
     pub proxy_protocol_from: Networks,
     /// Who may use XCLIENT.
     pub xclient_from: Networks,
+    /// Whether messages are verified that come here, where the configuration says so.
+    pub verify: Option<bool>,
     /// The bounds of its sessions.
     pub limits: Limits,
 }
@@ -39,6 +41,8 @@ pub struct Limits {
     pub sessions_max: Option<usize>,
     /// Sessions from one address on this listener alone; none where only the bound of all counts.
     pub sessions_per_address_max: Option<usize>,
+    /// Messages a minute from one address.
+    pub messages_per_minute_max: Option<u32>,
     /// How long a client may take to complete a command.
     pub command_timeout: Duration,
     /// The rate below which text is drip-fed, in octets a second.
@@ -62,6 +66,10 @@ impl ListenerSettings {
             tls_files,
             proxy_protocol_from: networks(&listener.proxy_protocol_from, &all.proxy_protocol_from),
             xclient_from: networks(&listener.xclient_from, &all.xclient_from),
+            verify: match role {
+                Role::Smtp | Role::Submission => listener.verify.or(all.message_authentication.verify),
+                Role::Lmtp => listener.verify,
+            },
             limits: Limits::of(listener, all),
         }
     }
@@ -74,6 +82,7 @@ impl Limits {
             recipients_max: listener.recipients_max.unwrap_or(all.recipients_max).get(),
             sessions_max: listener.sessions_max.map(Into::into),
             sessions_per_address_max: listener.sessions_per_address_max.map(Into::into),
+            messages_per_minute_max: listener.messages_per_minute_max.or(all.messages_per_minute_max).map(Into::into),
             command_timeout: listener.command_timeout.unwrap_or(all.command_timeout),
             data_bytes_per_second_min: listener
                 .data_bytes_per_second_min
