@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::attachments::AttachmentsConfig;
 use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
@@ -55,6 +56,8 @@ pub struct Config {
     pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
+    /// Attachments that are kept.
+    pub attachments: AttachmentsConfig,
     /// Mail that comes by HTTP.
     pub mail_over_http: MailOverHttpConfig,
     /// What passwords and tokens in the data folder are sealed with.

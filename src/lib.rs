@@ -5,6 +5,7 @@
 //! section for the map.
 
 pub mod api;
+pub mod attachments;
 pub mod auth;
 pub mod config;
 pub mod event;

@@ -165,6 +165,7 @@ impl CliError {
                 | StartError::Resolver(_)
                 | StartError::DovecotSecret(_)
                 | StartError::MailOverHttp(_)
+                | StartError::Attachments(..)
                 | StartError::EventLog(OpenError::Folder(..)),
             ) => EX_CONFIG,
             // What is taken may be free later, once the other process has ended.

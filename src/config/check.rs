@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     let providers = Providers::load(config.imap.providers_file.as_deref());
     section("imap.providers_file", providers.as_ref().map(drop).map_err(ToString::to_string));
     section("jmap", config.jmap.check().map_err(|err| err.to_string()));
+    section("attachments", config.attachments.check().map_err(|err| err.to_string()));
     section("mail_over_http", config.mail_over_http.check().map_err(|err| err.to_string()));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
     section("smtp.user", known_accounts(config));

@@ -386,7 +386,7 @@ mod tests {
         let client = Client::at(None, Peer::Loopback);
         let session = Connection::new(server, client, seat, &receiver, &policy, &shutdown).run();
         // What every session has, idle or not; TLS, logins and messages have their own when they come.
-        assert!(std::mem::size_of_val(&session) <= 2048, "{} octets", std::mem::size_of_val(&session));
+        assert!(std::mem::size_of_val(&session) <= 8192, "{} octets", std::mem::size_of_val(&session));
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

@@ -11,7 +11,7 @@ use super::config::SmtpConfig;
 use super::lockout::{Failed, Lockout};
 use super::metrics::SmtpMetrics;
 use super::sasl::{Attempt, Evidence, Secret, Verdict};
-use super::users::{Identity, Reach, Users};
+use super::users::{Identity, Reach, Users, as_compared};
 use crate::auth::{Authority, Carrier, SigningKey};
 
 /// Passwords that are checked at the same time. Each takes a processor for about a millisecond.
@@ -40,6 +40,8 @@ impl Logins {
     /// An attempt that is given up while its failure waits was counted.
     pub(super) async fn judge(&self, attempt: Attempt, address: Option<IpAddr>, metrics: &SmtpMetrics) -> Verdict {
         let Attempt { mechanism, name, evidence } = attempt;
+        // Many spellings are one name: each must not have failures of its own.
+        let name = as_compared(&name);
         if self.lock().is_locked(address, &name, Instant::now()) {
             metrics.auth_lockouts.inc();
             return Verdict::LockedOut;
@@ -138,12 +140,14 @@ mod tests {
         assert_eq!(waited, [expected, expected].concat(), "nobody can tell who exists");
         let right = || logins.judge(password("alice", "pencil"), address, &metrics);
         assert_eq!(right().await, Verdict::LockedOut);
+        let spelt_otherwise = logins.judge(password("al\u{ad}ice", "pencil"), address, &metrics).await;
+        assert_eq!(spelt_otherwise, Verdict::LockedOut, "a soft hyphen makes no other name");
         let elsewhere = Some(IpAddr::from([192, 0, 2, 2]));
         let granted = logins.judge(password("alice", "pencil"), elsewhere, &metrics).await;
         assert!(matches!(granted, Verdict::Granted(_)), "{granted:?}");
         tokio::time::advance(Duration::from_mins(15)).await;
         assert!(matches!(right().await, Verdict::Granted(_)), "it is over in time");
-        assert_eq!((metrics.auth_failures.get(), metrics.auth_lockouts.get()), (6, 3));
+        assert_eq!((metrics.auth_failures.get(), metrics.auth_lockouts.get()), (6, 4));
     }
 
     #[tokio::test]

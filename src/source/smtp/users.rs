@@ -228,7 +228,7 @@ impl std::fmt::Debug for Users {
 }
 
 /// As SASLprep has it; what it cannot have is compared as it is, for mechanisms other than SCRAM.
-fn as_compared(text: &str) -> String {
+pub(super) fn as_compared(text: &str) -> String {
     prepared(text).map_or_else(|| text.to_owned(), |prepared| prepared.to_string())
 }
 
