@@ -137,7 +137,8 @@ impl Authenticator {
                 (octets, found)
             }
             Examine::Sender | Examine::Signatures => {
-                let found = self.verify(mail, octets, parsing).await;
+                // On the heap, since an idle session would have to hold the place for it otherwise: ten times its own.
+                let found = Box::pin(self.verify(mail, octets, parsing)).await;
                 (mail.message.whole().await?, found)
             }
         };
