@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::attachments::AttachmentsConfig;
 use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
@@ -30,7 +31,7 @@ use crate::source::imap::ImapConfig;
 use crate::source::intake::RouteConfig;
 use crate::source::jmap::JmapConfig;
 use crate::source::mail_over_http::MailOverHttpConfig;
-use crate::source::smtp::{ListenerConfig, SmtpConfig};
+use crate::source::smtp::{ListenerConfig, SmtpConfig, UserConfig};
 use crate::transport::StreamConfig;
 
 pub(crate) use check::is_loopback;
@@ -55,6 +56,8 @@ pub struct Config {
     pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
+    /// Attachments that are kept.
+    pub attachments: AttachmentsConfig,
     /// Mail that comes by HTTP.
     pub mail_over_http: MailOverHttpConfig,
     /// What passwords and tokens in the data folder are sealed with.
@@ -173,7 +176,8 @@ impl Config {
         let forward = Some(ForwardConfig::new("smtp.example.org"));
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
         let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
-        let smtp = SmtpConfig { route, listener, forward, ..SmtpConfig::default() };
+        let user = vec![UserConfig { name: "printer".to_owned(), ..UserConfig::default() }];
+        let smtp = SmtpConfig { user, route, listener, forward, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

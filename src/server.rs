@@ -5,9 +5,10 @@
 mod sources;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use axum::middleware;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::sources::Sources;
 use crate::api::{self, Api};
+use crate::attachments::Attachments;
 use crate::auth::{KeyError, SigningKey};
 use crate::config::Config;
 use crate::event_log::{EventLog, OpenError};
@@ -30,7 +32,9 @@ use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
 use crate::source::intake::{AddressSecrets, Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
-use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
+use crate::source::smtp::{
+    self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
+};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -47,12 +51,18 @@ pub enum StartError {
     /// The secret that Dovecot sends.
     #[error("cannot receive what Dovecot pushes without its secret, see `[dovecot]`")]
     DovecotSecret(#[from] PasswordError),
+    /// The attachments that are kept.
+    #[error("cannot read the folder of attachments {0}; it must be a folder that postrider may read")]
+    Attachments(PathBuf, #[source] std::io::Error),
     /// What a provider proves itself with.
     #[error(transparent)]
     MailOverHttp(#[from] mail_over_http::SecretError),
     /// The mail receiver's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The password of somebody who may submit mail.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -93,7 +103,9 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
-    /// Of its listeners.
+    /// Who may submit mail; until it runs.
+    users: Option<(Users, Arc<SigningKey>)>,
+    /// Of the mail receiver's listeners.
     certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
@@ -101,6 +113,7 @@ pub struct Server {
     watcher: WatcherHandle,
     dovecot_push: Option<dovecot_push::Receiver>,
     mail_over_http: mail_over_http::Receiver,
+    attachments: Attachments,
     metrics: Metrics,
     hub: Hub,
     gate: Gate,
@@ -122,6 +135,11 @@ impl Server {
         }
         let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
+        let users = if config.smtp.listener.iter().any(|listener| listener.role == Role::Submission) {
+            Some((Users::load(&config.smtp.user, true).await?, Arc::clone(&key)))
+        } else {
+            None
+        };
         let metrics = Metrics::default();
         let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
         let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
@@ -142,6 +160,11 @@ impl Server {
             dovecot_push::Receiver::new(secret, &config.account, watcher, event_log, &metrics)
         });
         let hub = Hub::new(event_log.clone(), config.hub.clone());
+        let http_address = http.local_addr().unwrap_or(config.http.listen);
+        let base_url = public_url(&config, http_address);
+        let link_key = key.derived("links to attachments");
+        let attachments = open_attachments(&config, data_dir, &base_url, link_key, &event_log, &metrics).await?;
+        let intake = intake.with_attachments(attachments.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
         let limits = mail_over_http::Limits {
             message_bytes_max: config.smtp.message_bytes_max.get(),
@@ -151,13 +174,13 @@ impl Server {
         };
         let secrets = config.mail_over_http.secrets().await?;
         let mail_over_http = mail_over_http::Receiver::new(gate.clone(), secrets, limits, intake.clone(), &metrics);
-        let http_address = http.local_addr().unwrap_or(config.http.listen);
         let http = Some(http);
         Ok(Self {
             config,
             http,
             http_address,
             smtp,
+            users,
             certificates,
             intake,
             event_log,
@@ -165,6 +188,7 @@ impl Server {
             watcher,
             dovecot_push,
             mail_over_http,
+            attachments,
             metrics,
             hub,
             gate,
@@ -196,10 +220,7 @@ impl Server {
 
     /// The address of the page.
     pub fn page_url(&self) -> String {
-        match &self.config.http.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("http://{}", self.http_address()),
-        }
+        public_url(&self.config, self.http_address())
     }
 
     /// Runs until `stop` is cancelled, then ends everything within the grace period. Cancels `stop` itself, and ends,
@@ -217,8 +238,13 @@ impl Server {
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
         if let Some(listeners) = self.smtp.take() {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), self.intake.clone(), &self.metrics);
+            let receiver = match self.users.take() {
+                Some((users, key)) => receiver.with_users(users, Some(key)),
+                None => receiver,
+            };
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
+        sources.spawn(self.attachments.clone().expire(stop.clone()));
         if let Some(forwarder) = self.forwarder() {
             sources.spawn(forwarder.run(grace, stop.clone()));
         }
@@ -292,6 +318,7 @@ impl Server {
             }
         }
         self.registry.replace(&config.account);
+        self.attachments.replace(&config.account);
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
         }
@@ -311,6 +338,7 @@ impl Server {
             upgraded: upgraded.clone(),
         };
         let api = Api {
+            attachments: self.attachments.clone(),
             registry: self.registry.clone(),
             event_log: self.event_log.clone(),
             hub: self.hub.clone(),
@@ -331,6 +359,33 @@ impl Server {
     }
 }
 
+/// Where people reach the server that listens at `address`.
+fn public_url(config: &Config, address: SocketAddr) -> String {
+    match &config.http.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{address}"),
+    }
+}
+
+/// Opens the store, and finds out about what was pending.
+async fn open_attachments(
+    config: &Config,
+    data_dir: &Path,
+    base_url: &str,
+    key: hmac::Key,
+    event_log: &EventLog,
+    metrics: &Metrics,
+) -> Result<Attachments, StartError> {
+    let folder = data_dir.join("attachments");
+    let opened = Attachments::open(&folder, &config.attachments, base_url, key, &config.account, metrics);
+    let attachments = opened.map_err(|err| StartError::Attachments(folder, err))?;
+    if let Err(err) = attachments.recover(event_log).await {
+        // They stay pending, and are fetched by their links all the same.
+        tracing::warn!(error = %err, "pending attachments not looked up");
+    }
+    Ok(attachments)
+}
+
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
@@ -338,6 +393,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[http]", old.http != new.http),
         ("[smtp]", old.smtp.at_start() != new.smtp.at_start()),
         ("[dovecot]", old.dovecot != new.dovecot),
+        ("[attachments]", old.attachments != new.attachments),
         ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
         ("[stream]", old.stream != new.stream),

@@ -45,6 +45,9 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
                 SocketAddress::Unix(path) => unix_socket(path),
             };
             failed += usize::from(!report(listener.role.name(), found)?);
+            if let Some(files) = &listener.tls_files {
+                failed += usize::from(!report("", files.explain(&loaded.config.smtp.announced_name()))?);
+            }
         }
         if let Some(config) = &loaded.config.smtp.forward {
             let found = forward::probe(config, &loaded.config.smtp.announced_name()).await.map_err(told);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{Config, Places, Problem};
+use crate::event::AccountName;
 use crate::registry::{Account, ForwardTo, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
 use crate::source::imap::provider::Providers;
 use crate::source::intake::{AddressSecrets, Routing, RoutingError};
@@ -23,8 +24,10 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     let providers = Providers::load(config.imap.providers_file.as_deref());
     section("imap.providers_file", providers.as_ref().map(drop).map_err(ToString::to_string));
     section("jmap", config.jmap.check().map_err(|err| err.to_string()));
+    section("attachments", config.attachments.check().map_err(|err| err.to_string()));
     section("mail_over_http", config.mail_over_http.check().map_err(|err| err.to_string()));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
+    section("smtp.user", known_accounts(config));
     section("log.filter", config.log.env_filter().map(drop).map_err(|err| err.to_string()));
 
     let providers = providers.unwrap_or_default();
@@ -45,6 +48,18 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Who may write to an account that there is not may write to nobody.
+fn known_accounts(config: &Config) -> Result<(), String> {
+    let is_known = |name: &AccountName| config.account.iter().any(|account| account.name == *name);
+    let mut wanted = config.smtp.user.iter().flat_map(|user| user.accounts.iter().map(move |name| (user, name)));
+    match wanted.find(|(_, name)| !is_known(name)) {
+        Some((user, name)) => {
+            Err(format!("the `smtp.user` `{}` may write to the account `{name}`, which there is not", user.name))
+        }
+        None => Ok(()),
+    }
 }
 
 fn duplicate_names(config: &Config, places: &Places, problems: &mut Vec<Problem>) {

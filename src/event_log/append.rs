@@ -61,6 +61,11 @@ impl Append {
         self.drafts.push((draft, key));
     }
 
+    /// The events, for what is known only once they are made.
+    pub(crate) fn drafts_mut(&mut self) -> impl Iterator<Item = &mut Draft> {
+        self.drafts.iter_mut().map(|(draft, _)| draft)
+    }
+
     /// Adds a source's position: `key` is the source's own name for it, `value` replaces what was there.
     pub fn checkpoint(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.checkpoints.push((key.into(), value.into()));

@@ -200,9 +200,11 @@ impl OutboxTotals {
             AND NOT EXISTS (SELECT 1 FROM outgoing WHERE message_id = ?1) RETURNING size";
         let freed = on.prepare_cached(sql)?.query_row([message], |row| row.get::<_, u64>(0)).optional()?;
         self.bytes = self.bytes.saturating_sub(freed.unwrap_or(0));
+        // What has no key cannot be recognised.
+        on.prepare_cached("DELETE FROM outgoing WHERE id = ?1 AND dedup_key IS NULL")?.execute([id])?;
         let before = now.checked_sub(REMEMBERED).unwrap_or(Timestamp::MIN).as_millisecond();
-        let sql = "DELETE FROM outgoing WHERE id IN (SELECT id FROM outgoing
-            WHERE settled_ms IS NOT NULL AND (settled_ms < ?1 OR dedup_key IS NULL) LIMIT ?2)";
+        let sql = "DELETE FROM outgoing WHERE id IN
+            (SELECT id FROM outgoing WHERE settled_ms < ?1 ORDER BY settled_ms LIMIT ?2)";
         on.prepare_cached(sql)?.execute(params![before, FORGOTTEN_MAX]).map(drop)
     }
 }
@@ -359,6 +361,34 @@ mod tests {
         settle(&log, one[0].id, Settlement::Over).await;
         log.append(append(b"m", vec![to("b@x", Some(b"k")), to("c@x", None)])).await.unwrap();
         assert_eq!(waiting(&log).await.iter().map(|one| one.address.as_str()).collect::<Vec<_>>(), ["c@x"]);
+    }
+
+    #[test]
+    fn what_was_sent_on_is_remembered_for_a_week() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = crate::event_log::schema::open(&folder.path().join("log.db")).unwrap();
+        let transaction = connection.transaction().unwrap();
+        let day = |n: i64| Timestamp::UNIX_EPOCH + Duration::from_hours(24) * u32::try_from(n).unwrap();
+        let mut totals = OutboxTotals::default();
+        let add = |totals: &mut OutboxTotals, key: Option<&[u8]>, now| {
+            let to = vec![to("b@x", key)];
+            let outgoing = Outgoing { mail_from: "x@y".into(), message: "m".into(), to, limits: LIMITS };
+            totals.add(&transaction, &outgoing, now).unwrap();
+            let found = due(&transaction, now, Timestamp::MIN, 10).unwrap().due;
+            found.last().map(|waiting| waiting.id)
+        };
+        let settle =
+            |totals: &mut OutboxTotals, id, now| totals.settle(&transaction, id, Settlement::Over, now).unwrap();
+        let first = add(&mut totals, Some(b"k"), day(0)).unwrap();
+        settle(&mut totals, first, day(0));
+        assert_eq!(add(&mut totals, Some(b"k"), day(6)), None);
+        for now in [day(6), day(8)] {
+            let other = add(&mut totals, None, now).unwrap();
+            settle(&mut totals, other, now);
+        }
+        assert!(add(&mut totals, Some(b"k"), day(8)).is_some());
+        let rows: i64 = transaction.query_row("SELECT count(*) FROM outgoing", [], |row| row.get(0)).unwrap();
+        assert_eq!((rows, totals), (1, OutboxTotals { recipients: 1, bytes: 1 }), "and nothing else is left");
     }
 
     #[tokio::test]

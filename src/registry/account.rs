@@ -25,6 +25,10 @@ pub struct Account {
     /// the mailbox. `*` in a local part stands for anything, `@domain` for all of a domain. Default: none.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Whether the attachments of its mail that is received here are kept for a while, and its events link to them; see
+    /// `[attachments]`. Default: false.
+    #[serde(default)]
+    pub attachments: bool,
     /// What is done with mail that fails DMARC: `"accept"`, `"mark"` (it is suspicious, and of low priority) or
     /// `"refuse"` (where its domain wants that, else marked). Default: `"accept"`.
     #[serde(default)]
@@ -150,6 +154,7 @@ impl Account {
             name,
             content: Content::default(),
             addresses: Vec::new(),
+            attachments: false,
             dmarc_fail: DmarcFail::default(),
             require: None,
             address_secret_file: None,

@@ -7,6 +7,7 @@ mod authentication;
 mod client;
 mod delivery;
 mod forward;
+mod keeping;
 mod parsing;
 mod path;
 mod routing;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use crate::attachments::Attachments;
 use crate::event::Authentication;
 use crate::event_log::EventLog;
 use crate::message::{Trace, trace};
@@ -35,7 +37,7 @@ pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
 pub use routing::{AddressSecrets, Entry, RouteConfig, Routing, RoutingError};
-pub(crate) use routing::{NoRoute, Peer};
+pub(crate) use routing::{Destination, NoRoute, Peer};
 use spool::Whole;
 pub(crate) use spool::{Message, Spool, SpoolFile, WHOLE_MAX};
 
@@ -67,6 +69,7 @@ pub struct Intake {
     event_log: EventLog,
     spool: Spool,
     parsing: Parsing,
+    attachments: Option<Attachments>,
     authenticator: Arc<Authenticator>,
     append_timeout: Duration,
     received_max: usize,
@@ -85,6 +88,7 @@ impl Intake {
             event_log,
             spool,
             parsing: Parsing::default(),
+            attachments: None,
             authenticator: Arc::default(),
             append_timeout,
             received_max: Self::RECEIVED_MAX,
@@ -96,6 +100,12 @@ impl Intake {
     #[must_use]
     pub fn with_received_max(self, received_max: usize) -> Self {
         Self { received_max, ..self }
+    }
+
+    /// Keeps attachments in `attachments`, for the accounts that ask for it.
+    #[must_use]
+    pub fn with_attachments(self, attachments: Attachments) -> Self {
+        Self { attachments: Some(attachments), ..self }
     }
 
     /// Finds out who sent the mail, by `authenticator`. Without one, nothing is known of that.
@@ -216,7 +226,7 @@ impl Intake {
             self.authenticator.count(Verdict::Mark);
         }
         let found = Found { octets: octets.into_bytes(), authentication, suspicious, forwards };
-        delivery::commit(&self.event_log, &self.parsing, mail, found, self.append_timeout).await
+        delivery::commit(self, mail, found).await
     }
 }
 

@@ -21,6 +21,7 @@ pub mod imap_model;
 pub mod jmap_front;
 pub mod lmtp;
 pub mod mail_client;
+pub mod mail_host;
 pub mod mail_server;
 pub mod misbehaving_imap;
 pub mod name_server;

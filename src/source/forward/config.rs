@@ -113,8 +113,8 @@ pub enum ForwardConfigError {
     Password,
     /// The password could be read on the way.
     #[error(
-        "`smtp.forward.security` is \"none\", and `host` is not this machine: anybody on the way could read the password; \
-         use \"tls\" or \"starttls\", or set `allow_plaintext = true` if the way is protected otherwise"
+        "`smtp.forward.security` is \"none\", and `host` is not this machine: anybody on the way could read the \
+         password; use \"tls\" or \"starttls\", or set `allow_plaintext = true` if the way is protected otherwise"
     )]
     Plaintext,
     /// Authorities without TLS.

@@ -1,5 +1,5 @@
-//! Decides what is sent when: what is due, a few messages at the same time, each refused one later and later, and all of
-//! them after a pause when the smart host itself is the trouble.
+//! Decides what is sent when: what is due, a few messages at the same time, each refused one later and later, and all
+//! of them after a pause when the smart host itself is the trouble.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ struct Shared {
 }
 
 impl Forwarder {
-    /// Sends what is in the outbox of `event_log` to the host that `config` names; `hostname` is what we call ourselves.
+    /// Sends what is in the outbox of `event_log` to the host that `config` names; `hostname` is our own name.
     pub fn new(config: ForwardConfig, hostname: &str, event_log: EventLog, metrics: &Metrics) -> Self {
         let metrics = ForwardMetrics::registered(metrics, event_log.clone());
         let backoff = Backoff::new(config.retry_first, config.retry_max);
@@ -66,8 +66,8 @@ impl Forwarder {
         Self { shared, in_flight: HashMap::new(), attempts: JoinSet::new(), backoff, paused: None }
     }
 
-    /// Sends until `stop` is cancelled; attempts that are under way then may end within `grace`. The event log has to be
-    /// open until this returns. What is cut off is sent again after the next start.
+    /// Sends until `stop` is cancelled; attempts that are under way then may end within `grace`. The event log has to
+    /// be open until this returns. What is cut off is sent again after the next start.
     pub async fn run(mut self, grace: Duration, stop: CancellationToken) {
         let waiting = self.shared.event_log.outbox_totals().recipients;
         info!(host = self.shared.config.host, waiting, "mail is forwarded");

@@ -36,8 +36,8 @@ impl Forwarding {
         }
     }
 
-    /// The fields that say that the message was here, for `recipient`: by the first we know it again when it comes back,
-    /// by the second everybody counts (RFC 5321 §4.4, RFC 9228).
+    /// The fields that say that the message was here, for `recipient`: by the first we know it again when it comes
+    /// back, by the second everybody counts (RFC 5321 §4.4, RFC 9228).
     pub(crate) fn head(&self, recipient: &str, came: &Came<'_>, at: Timestamp) -> String {
         let Came { origin, client, queue_id } = came;
         // The protocols' names are those of RFC 3848.
@@ -98,7 +98,7 @@ mod tests {
             head,
             format!(
                 "Delivered-To: Alice@example.org\r\nReceived: from client.example ([192.0.2.1])\r\n\tby mx.example \
-                 (postrider) with ESMTPS id {number}\r\n\tfor <Alice@example.org>; Thu, 1 Jan 1970 00:00:00 +0000\r\n"
+                 (postrider) with ESMTPS id {number}\r\n\tfor <Alice@example.org>; Thu, 1 Jan 1970 00:00:00 -0000\r\n"
             )
         );
         let liar = Client { helo: Some("x) by y; (z".to_owned()), ..client.clone() };

@@ -5,7 +5,6 @@
 //! two equal messages may well be two (the same alert twice), and losing one would be worse.
 
 use std::fmt;
-use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -15,13 +14,13 @@ use uuid::fmt::Simple;
 
 use super::client::Client;
 use super::forward::{self, Forward};
-use super::parsing::Parsing;
 use super::path::Path;
 use super::routing::Destination;
 use super::spool::Message;
-use super::{Examine, Refusal};
+use super::{Examine, Intake, Refusal, keeping};
+use crate::attachments::Pending;
 use crate::event::{Authentication, Content, Draft, Envelope, EventKind, Origin, Priority};
-use crate::event_log::{Append, AppendError, DedupKey, EventLog};
+use crate::event_log::{Append, AppendError, DedupKey};
 use crate::message::summarise;
 
 /// One message with its envelope, to be committed.
@@ -131,26 +130,31 @@ pub(crate) enum Outcome {
 }
 
 /// Commits one message, of which all was `found` that is to be known; see [`super::Intake::take`].
-pub(super) async fn commit(
-    event_log: &EventLog,
-    parsing: &Parsing,
-    mail: Mail,
-    found: Found,
-    append_timeout: Duration,
-) -> Outcome {
+pub(super) async fn commit(intake: &Intake, mail: Mail, found: Found) -> Outcome {
+    let Intake { event_log, attachments, append_timeout, .. } = intake;
+    let (message, content) = (found.octets.clone(), content_of(&mail.recipients));
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
-    let append = match parsing.run(size, move || append_of(&mail, &found, received)).await {
-        Ok(append) => append,
+    let parsed = async {
+        let append = intake.parsing.run(size, move || append_of(&mail, &found, received)).await?;
+        keeping::keep(attachments.as_ref(), append, message, content).await
+    };
+    let (append, mut kept) = match parsed.await {
+        Ok(parsed) => parsed,
         Err(err) => {
             warn!(%queue_id, size, error = %err, "message not parsed");
             return Outcome::Failed;
         }
     };
-    match tokio::time::timeout(append_timeout, event_log.append(append)).await {
+    // Whether the log has the events is known only when it says so.
+    kept.iter_mut().for_each(Pending::leave);
+    match tokio::time::timeout(*append_timeout, event_log.append(append)).await {
         Ok(Ok(appended)) => {
+            if let Some(kept) = kept {
+                kept.settle(&appended).await;
+            }
             let repeated = appended.iter().filter(|appended| appended.repeated).count();
             debug!(%queue_id, size, recipients, repeated, "message committed");
             Outcome::Committed
@@ -158,7 +162,10 @@ pub(super) async fn commit(
         Ok(Err(err)) => {
             warn!(%queue_id, size, error = %err, "message not committed, its sender tries again later");
             match err {
-                AppendError::NoSpace(_) | AppendError::OutboxFull => Outcome::NoSpace,
+                AppendError::NoSpace(_) | AppendError::OutboxFull => {
+                    kept.into_iter().for_each(Pending::discard);
+                    Outcome::NoSpace
+                }
                 AppendError::Closed => Outcome::ShuttingDown,
                 _ => Outcome::Failed,
             }
@@ -170,14 +177,18 @@ pub(super) async fn commit(
     }
 }
 
+/// How much of a message is summarised for all of these. The Message-ID is needed even where no account wants anything of
+/// the message in its events.
+fn content_of(recipients: &[Recipient]) -> Content {
+    recipients.iter().map(|recipient| recipient.destination.content).fold(Content::Envelope, Content::max)
+}
+
 /// One event for each mailbox that the message is for.
 fn append_of(mail: &Mail, found: &Found, received: Timestamp) -> Append {
     let Found { octets: message, authentication, suspicious, forwards } = found;
     let Mail { origin, recipients, .. } = mail;
     let mailboxes = mailboxes(recipients);
-    // The Message-ID is needed even where no account wants anything of the message in its events.
-    let contents = mailboxes.iter().map(|(_, _, to)| to.content);
-    let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
+    let mut summary = summarise(message, content_of(recipients));
     summary.received = Some(received);
     summary.size = Some(message.len() as u64);
     summary.authentication.clone_from(authentication);
@@ -230,7 +241,7 @@ fn mailboxes(recipients: &[Recipient]) -> Vec<(usize, &Recipient, Destination)> 
 mod tests {
     use super::*;
     use crate::event::{AccountName, Event, TopicMatcher};
-    use crate::event_log::{EventLogConfig, Selection};
+    use crate::event_log::{EventLog, EventLogConfig, Selection};
     use crate::source::intake::Peer;
 
     fn path(text: &str) -> Path {

@@ -75,6 +75,7 @@ fn attachment(part: &BodyPart) -> Attachment {
         filename: part.name.as_deref().and_then(message::decoded_line),
         content_type: part.r#type.as_deref().and_then(message::decoded_line).unwrap_or_default().to_ascii_lowercase(),
         size: part.size.unwrap_or_default(),
+        ..Attachment::default()
     }
 }
 
@@ -114,7 +115,7 @@ mod tests {
         assert_eq!(whole.message_id.as_deref(), Some("<a@b>"));
         assert_eq!((whole.references.len(), whole.in_reply_to.len()), (2, 0));
         assert_eq!(whole.list_id.as_deref(), Some("rust.example.org"), "and no priority out of its second line");
-        assert_eq!((whole.auto_submitted, whole.priority), (false, crate::event::Priority::Normal));
+        assert_eq!((whole.auto_submitted, whole.priority), (false, crate::event::Priority::Low));
         assert_eq!(whole.from, [Address { name: Some("Ada".into()), address: "ada@example.org".into() }]);
         assert_eq!((whole.subject.as_deref(), whole.preview.as_deref()), (Some("a  b"), Some("first line")));
         assert_eq!(whole.text.as_deref(), Some("Hi"));

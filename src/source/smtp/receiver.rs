@@ -1,13 +1,14 @@
 //! Runs the sessions of all listeners, within bounds, and ends them in order when postrider stops.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
@@ -15,10 +16,15 @@ use super::config::{SmtpConfig, TlsMode};
 use super::connection::{Connection, Shutdown};
 use super::holding::Room;
 use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
+use super::logins::Logins;
 use super::metrics::SmtpMetrics;
+use super::patience::Patience;
 use super::places::Addresses;
 use super::proxy_header::{self, Source};
-use super::session::Policy;
+use super::rate::MessageRate;
+use super::session::{Policy, Role};
+use super::users::Users;
+use crate::auth::SigningKey;
 use crate::metrics::Metrics;
 use crate::source::intake::{Client, Intake, Peer};
 use crate::source::networks::Networks;
@@ -36,7 +42,10 @@ pub struct Receiver {
     pub(super) intake: Intake,
     pub(super) room: Room,
     pub(super) metrics: SmtpMetrics,
+    /// Without it, nobody can log in.
+    pub(super) logins: Option<Logins>,
     addresses: Addresses,
+    patience: Patience,
     /// For sessions at the same time.
     slots: Arc<Semaphore>,
 }
@@ -49,7 +58,18 @@ impl Receiver {
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, intake, room, metrics, addresses, slots }
+        Self { config, intake, room, metrics, logins: None, addresses, patience: Patience::default(), slots }
+    }
+
+    /// Lets users log in on listeners for submission, and the bearers of tokens that `key` has signed.
+    #[must_use]
+    pub fn with_users(mut self, users: Users, key: Option<Arc<SigningKey>>) -> Self {
+        self.logins = Some(Logins::new(users, key, &self.config));
+        self
+    }
+
+    fn users(&self) -> Option<Arc<Users>> {
+        self.logins.as_ref().map(|logins| Arc::clone(&logins.users))
     }
 
     /// What holds for the sessions of a listener.
@@ -60,6 +80,8 @@ impl Receiver {
             hostname: self.config.announced_name(),
             tls: settings.tls,
             certificate: tls.clone(),
+            rate: settings.limits.messages_per_minute_max.map(MessageRate::new).map(Mutex::new),
+            users: self.users().filter(|_| settings.role == Role::Submission),
             limits: settings.limits.clone(),
             xclient_from: settings.xclient_from.clone(),
             verify: settings.verify,
@@ -159,9 +181,37 @@ async fn session(
         span.in_scope(|| refuse(stream, &receiver, &entrance.policy));
         return;
     }
+    // Programs on this machine may come as often as they like.
+    let address = client.address.filter(|_| client.peer == Peer::Remote);
+    if let Some(pause) = address.and_then(|address| receiver.patience.pause(address, Instant::now())) {
+        receiver.metrics.sessions_paused.inc();
+        tokio::select! {
+            () = shutdown.stop.cancelled() => return,
+            () = has_not_waited(&stream, &entrance.policy) => {
+                return span.in_scope(|| debug!("client did not wait for the greeting, connection closed"));
+            }
+            () = sleep(pause) => {}
+        }
+    }
     receiver.metrics.sessions.inc();
-    Connection::new(stream, client, seat, &receiver, &entrance.policy, &shutdown).run().instrument(span).await;
+    let session = Connection::new(stream, client, seat, &receiver, &entrance.policy, &shutdown);
+    let messages = session.run().instrument(span).await;
     receiver.metrics.sessions_ended.inc();
+    if let Some(address) = address {
+        receiver.patience.ended(address, messages, Instant::now());
+    }
+}
+
+/// Returns when the client has hung up, or has spoken where it has to wait for the greeting (RFC 5321 §3.1).
+async fn has_not_waited(stream: &Stream, policy: &Policy) {
+    if policy.tls == TlsMode::Implicit {
+        return std::future::pending().await; // Here the client speaks first.
+    }
+    // An error is an end, too; what it was does not matter.
+    drop(match stream {
+        Either::Left(tcp) => tcp.readable().await,
+        Either::Right(unix) => unix.readable().await,
+    });
 }
 
 /// Makes `client` what a proxy says of it. Only the proxy itself may be on this machine.

@@ -158,7 +158,8 @@ fn captures_make_mailboxes_and_topics() {
     let routing = with_routes(
         &accounts,
         &[
-            "match = '*.alerts@example.org'\naccount = 'ops'\nmailbox = 'Alerts/$1'\ntopics = ['hosts/$1/$detail', 'alerts']",
+            "match = '*.alerts@example.org'\naccount = 'ops'\nmailbox = 'Alerts/$1'\n\
+             topics = ['hosts/$1/$detail', 'alerts']",
             "match = '@hooks.example'\naccount = 'ops'\nmailbox = 'Hooks'\ntopics = ['hooks/$1']",
             "regex = '(?<what>[a-z]+)-(?<id>[0-9]+)@(jobs|tasks)\\.example'\naccount = 'ops'\nmailbox = '$id'\n\
              topics = ['$3/${what}']",
