@@ -6,6 +6,7 @@
 //! is really sent. Sources call this and put the result into their events; trimming by account is theirs.
 
 mod address;
+mod attachment_bodies;
 pub mod authentication;
 mod charset;
 mod date;
@@ -25,9 +26,10 @@ use std::borrow::Cow;
 
 use crate::event::{Address, Attachment, Content, MessageSummary, Priority};
 
+pub(crate) use attachment_bodies::attachment_bodies;
 pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
-pub(crate) use trace::trace;
+pub(crate) use trace::{Trace, trace};
 
 use header::Fields;
 use mime_tree::{Part, Tree};
@@ -248,26 +250,26 @@ fn enclosing_alternative(tree: &Tree<'_>, index: usize) -> Option<usize> {
 }
 
 fn attachments(tree: &Tree<'_>, body: Option<usize>) -> Vec<Attachment> {
-    let mut found = Vec::new();
-    for (index, part) in tree.parts.iter().enumerate() {
-        if part.is_multipart() || Some(index) == body {
-            continue;
+    let listed = |part: &Part<'_>| Attachment {
+        filename: part.filename(),
+        content_type: part.content_type.value.clone(),
+        size: u64::try_from(part.encoding.decoded_len(part.body)).unwrap_or(u64::MAX),
+        ..Attachment::default()
+    };
+    files(tree, body).map(listed).collect()
+}
+
+/// The parts that are files, without the part that is shown as the text.
+fn files<'a, 'raw>(tree: &'a Tree<'raw>, body: Option<usize>) -> impl Iterator<Item = &'a Part<'raw>> {
+    let is_file = move |(index, part): &(usize, &Part<'_>)| {
+        if part.is_multipart() || Some(*index) == body {
+            return false;
         }
-        let filename = part.filename();
-        let is_file = part.disposition.value == "attachment" || filename.is_some();
+        let is_named = part.disposition.value == "attachment" || part.filename().is_some();
         let is_shown_by_another = part.content_type.value.starts_with("text/") || part.has_content_id;
-        if is_file || !is_shown_by_another {
-            found.push(Attachment {
-                filename,
-                content_type: part.content_type.value.clone(),
-                size: u64::try_from(part.encoding.decoded_len(part.body)).unwrap_or(u64::MAX),
-            });
-        }
-        if found.len() >= ATTACHMENTS_MAX {
-            break;
-        }
-    }
-    found
+        is_named || !is_shown_by_another
+    };
+    tree.parts.iter().enumerate().filter(is_file).map(|(_, part)| part).take(ATTACHMENTS_MAX)
 }
 
 #[cfg(test)]
