@@ -241,7 +241,7 @@ fn mailboxes(recipients: &[Recipient]) -> Vec<(usize, &Recipient, Destination)> 
 mod tests {
     use super::*;
     use crate::event::{AccountName, Event, TopicMatcher};
-    use crate::event_log::{EventLogConfig, Selection};
+    use crate::event_log::{EventLog, EventLogConfig, Selection};
     use crate::source::intake::Peer;
 
     fn path(text: &str) -> Path {
