@@ -1,6 +1,7 @@
 //! Administration and operations over HTTP: accounts, recent events, the page's session, health and metrics.
 
 mod accounts;
+mod attachments;
 mod events;
 mod operations;
 mod session;
@@ -10,6 +11,7 @@ use axum::routing::{get, post};
 
 pub use session::{SIGN_IN_LIFETIME, sign_in_claims};
 
+use crate::attachments::Attachments;
 use crate::event_log::EventLog;
 use crate::http::Gate;
 use crate::hub::Hub;
@@ -21,6 +23,8 @@ use crate::registry::Registry;
 pub struct Api {
     /// Accounts and their states.
     pub registry: Registry,
+    /// Attachments that are kept.
+    pub attachments: Attachments,
     /// Recent events.
     pub event_log: EventLog,
     /// Subscriber counts.
@@ -40,6 +44,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/accounts", get(accounts::list))
         .route("/api/events", get(events::newest))
         .route("/api/session", post(session::begin).get(session::show).delete(session::end))
+        .route("/attachments/{id}", get(attachments::fetch))
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))
         .route("/metrics", get(operations::metrics))

@@ -19,16 +19,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::attachments::AttachmentsConfig;
 use crate::auth::AuthConfig;
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
 use crate::registry::{Account, CredentialsConfig, ImapEndpoint, JmapEndpoint, OauthConfig};
 use crate::source::dovecot_push::DovecotConfig;
+use crate::source::forward::ForwardConfig;
 use crate::source::imap::ImapConfig;
+use crate::source::intake::RouteConfig;
 use crate::source::jmap::JmapConfig;
 use crate::source::mail_over_http::MailOverHttpConfig;
-use crate::source::smtp::{ListenerConfig, SmtpConfig};
+use crate::source::smtp::{ListenerConfig, SmtpConfig, UserConfig};
 use crate::transport::StreamConfig;
 
 pub(crate) use check::is_loopback;
@@ -53,6 +56,8 @@ pub struct Config {
     pub jmap: JmapConfig,
     /// What Dovecot pushes.
     pub dovecot: DovecotConfig,
+    /// Attachments that are kept.
+    pub attachments: AttachmentsConfig,
     /// Mail that comes by HTTP.
     pub mail_over_http: MailOverHttpConfig,
     /// What passwords and tokens in the data folder are sealed with.
@@ -163,13 +168,16 @@ impl Config {
     /// The default with one of everything that there may be several of, so that it has all keys.
     fn example() -> Self {
         #[expect(clippy::expect_used, reason = "a constant that a test reads")]
-        let name = "alice".parse().expect("`alice` is a name");
+        let name: crate::event::AccountName = "alice".parse().expect("`alice` is a name");
         let oauth = Some(OauthConfig::new("google", "123.apps.googleusercontent.com").into());
         let imap = ImapEndpoint { oauth, ..ImapEndpoint::new("imap.example.org", "alice") };
         let jmap = JmapEndpoint::new("jmap.example.org");
-        let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name) };
+        let account = Account { imap: Some(imap.into()), jmap: Some(jmap.into()), ..Account::new(name.clone()) };
+        let forward = Some(ForwardConfig::new("smtp.example.org"));
         let listener = vec![ListenerConfig::lmtp("/run/postrider/lmtp")];
-        let smtp = SmtpConfig { listener, ..SmtpConfig::default() };
+        let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
+        let user = vec![UserConfig { name: "printer".to_owned(), ..UserConfig::default() }];
+        let smtp = SmtpConfig { user, route, listener, forward, ..SmtpConfig::default() };
         Self { account: vec![account], smtp, ..Self::default() }
     }
 }

@@ -63,6 +63,8 @@ pub enum EventKind {
     AccountAuthFailed,
     /// The server has something to say to the account's owner: `reason` is its text, once a day.
     AccountAlert,
+    /// A message that was to go on to another server was given up; `reason` says why, `data.to` to whom.
+    ForwardFailed,
     /// A publisher sent this over HTTP.
     Published,
 }
@@ -89,6 +91,7 @@ impl EventKind {
             Self::AccountDown => "AccountDown",
             Self::AccountAuthFailed => "AccountAuthFailed",
             Self::AccountAlert => "AccountAlert",
+            Self::ForwardFailed => "ForwardFailed",
             Self::Published => "Published",
         }
     }
@@ -165,6 +168,12 @@ pub struct Attachment {
     pub content_type: String,
     /// Size in octets: decoded where the message was at hand, else as transferred.
     pub size: u64,
+    /// Where it can be fetched, where its account keeps attachments. Whoever has the link can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_expires: Option<Timestamp>,
 }
 
 /// How urgent the sender says that a message is.

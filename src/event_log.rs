@@ -9,6 +9,7 @@
 
 mod append;
 mod config;
+mod outbox;
 mod read;
 mod retention;
 mod schema;
@@ -29,11 +30,13 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use append::{Append, AppendError, Appended, DedupKey};
 pub use config::{EventLogConfig, EventLogConfigError};
+pub use outbox::{OutboxDue, OutboxId, OutboxLimits, OutboxTotals, Outgoing, OutgoingTo, Settlement, Waiting};
 pub use read::{Page, ReadError, Selection, Start};
 pub use sightings::{MessageKey, Sighting};
 pub use tail::{Tail, TailBatch};
 
 use self::append::Prepared;
+use self::outbox::OutboxState;
 use self::read::Readers;
 use self::tail::Tails;
 use self::topics::TopicTable;
@@ -127,6 +130,7 @@ struct Shared {
     places: Arc<Semaphore>,
     tails: Tails,
     readers: Readers,
+    outbox: Arc<OutboxState>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -155,7 +159,8 @@ impl EventLog {
         let closing = tails.closing();
         let queue_max = config.queue_max.get();
         let (commands, receiver) = std::sync::mpsc::sync_channel(queue_max);
-        let writer = Writer::new(connection, path.clone(), topics, tails.clone(), config)
+        let outbox = Arc::<OutboxState>::default();
+        let writer = Writer::new(connection, path.clone(), topics, tails.clone(), outbox.clone(), config)
             .map_err(|err| OpenError::Sqlite(path, err))?;
         let thread = std::thread::Builder::new()
             .name("event-log".into())
@@ -173,6 +178,7 @@ impl EventLog {
             places: Arc::new(Semaphore::new(queue_max)),
             tails,
             readers,
+            outbox,
             writer: Mutex::new(Some(thread)),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -5,6 +5,7 @@
 //! section for the map.
 
 pub mod api;
+pub mod attachments;
 pub mod auth;
 pub mod config;
 pub mod event;
@@ -15,6 +16,7 @@ pub mod message;
 pub mod metrics;
 mod pem;
 pub mod registry;
+mod scram;
 pub mod server;
 pub mod source;
 pub mod transport;

@@ -7,6 +7,7 @@
 
 mod address;
 mod armor;
+mod attachment_bodies;
 mod attachments;
 pub mod authentication;
 mod calendar;
@@ -32,9 +33,10 @@ use std::borrow::Cow;
 
 use crate::event::{Address, Content, Defect, MessageSummary};
 
+pub(crate) use attachment_bodies::attachment_bodies;
 pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
-pub(crate) use trace::trace;
+pub(crate) use trace::{Trace, trace};
 
 use defects::Defects;
 use header::Fields;

@@ -13,7 +13,7 @@ mod proxy;
 mod sender_policy;
 mod state;
 
-pub use account::{Account, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
+pub use account::{Account, ForwardTo, ImapEndpoint, ImapSecurity, LoginMechanism, OauthConfig};
 pub use changes::{AccountChanges, Succession};
 pub use credentials::{Credentials, CredentialsConfig, CredentialsError, Field, Rekeyed};
 pub use jmap_endpoint::{JmapEndpoint, JmapUrlError};

@@ -5,9 +5,10 @@
 mod sources;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use axum::middleware;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::sources::Sources;
 use crate::api::{self, Api};
+use crate::attachments::Attachments;
 use crate::auth::{KeyError, SigningKey};
 use crate::config::Config;
 use crate::event_log::{EventLog, OpenError};
@@ -26,10 +28,13 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
+use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{Authenticator, Intake, ResolverError, Routing, RoutingError};
+use crate::source::intake::{AddressSecrets, Authenticator, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
-use crate::source::smtp::{self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError};
+use crate::source::smtp::{
+    self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
+};
 use crate::transport::{self, Transports};
 use crate::web;
 
@@ -46,12 +51,18 @@ pub enum StartError {
     /// The secret that Dovecot sends.
     #[error("cannot receive what Dovecot pushes without its secret, see `[dovecot]`")]
     DovecotSecret(#[from] PasswordError),
+    /// The attachments that are kept.
+    #[error("cannot read the folder of attachments {0}; it must be a folder that postrider may read")]
+    Attachments(PathBuf, #[source] std::io::Error),
     /// What a provider proves itself with.
     #[error(transparent)]
     MailOverHttp(#[from] mail_over_http::SecretError),
     /// The mail receiver's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The password of somebody who may submit mail.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Who lists which address.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -92,7 +103,9 @@ pub struct Server {
     http_address: SocketAddr,
     /// Until it runs.
     smtp: Option<Vec<smtp::Listener>>,
-    /// Of its listeners.
+    /// Who may submit mail; until it runs.
+    users: Option<(Users, Arc<SigningKey>)>,
+    /// Of the mail receiver's listeners.
     certificates: Vec<ServerTls>,
     intake: Intake,
     event_log: EventLog,
@@ -100,6 +113,7 @@ pub struct Server {
     watcher: WatcherHandle,
     dovecot_push: Option<dovecot_push::Receiver>,
     mail_over_http: mail_over_http::Receiver,
+    attachments: Attachments,
     metrics: Metrics,
     hub: Hub,
     gate: Gate,
@@ -114,18 +128,26 @@ impl Server {
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref())?;
+        let routing = routing(&config).await?;
         let mut listeners = Vec::new();
         for listener in config.smtp.listeners() {
             listeners.push(receive_on(&listener).await?);
         }
         let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
+        let users = if config.smtp.listener.iter().any(|listener| listener.role == Role::Submission) {
+            Some((Users::load(&config.smtp.user, true).await?, Arc::clone(&key)))
+        } else {
+            None
+        };
         let metrics = Metrics::default();
         let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
-        let intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
+        let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get())
             .with_authenticator(authenticator);
+        if let Some(forward) = &config.smtp.forward {
+            intake = intake.with_forwarding(forward, &config.smtp.announced_name());
+        }
         let credentials = Credentials::new(data_dir, &config.credentials);
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let watcher = WatcherHandle::default();
@@ -138,6 +160,11 @@ impl Server {
             dovecot_push::Receiver::new(secret, &config.account, watcher, event_log, &metrics)
         });
         let hub = Hub::new(event_log.clone(), config.hub.clone());
+        let http_address = http.local_addr().unwrap_or(config.http.listen);
+        let base_url = public_url(&config, http_address);
+        let link_key = key.derived("links to attachments");
+        let attachments = open_attachments(&config, data_dir, &base_url, link_key, &event_log, &metrics).await?;
+        let intake = intake.with_attachments(attachments.clone());
         let gate = Gate::new(key, &config.auth.allowed_origins);
         let limits = mail_over_http::Limits {
             message_bytes_max: config.smtp.message_bytes_max.get(),
@@ -147,13 +174,13 @@ impl Server {
         };
         let secrets = config.mail_over_http.secrets().await?;
         let mail_over_http = mail_over_http::Receiver::new(gate.clone(), secrets, limits, intake.clone(), &metrics);
-        let http_address = http.local_addr().unwrap_or(config.http.listen);
         let http = Some(http);
         Ok(Self {
             config,
             http,
             http_address,
             smtp,
+            users,
             certificates,
             intake,
             event_log,
@@ -161,6 +188,7 @@ impl Server {
             watcher,
             dovecot_push,
             mail_over_http,
+            attachments,
             metrics,
             hub,
             gate,
@@ -192,10 +220,7 @@ impl Server {
 
     /// The address of the page.
     pub fn page_url(&self) -> String {
-        match &self.config.http.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("http://{}", self.http_address()),
-        }
+        public_url(&self.config, self.http_address())
     }
 
     /// Runs until `stop` is cancelled, then ends everything within the grace period. Cancels `stop` itself, and ends,
@@ -213,7 +238,15 @@ impl Server {
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
         if let Some(listeners) = self.smtp.take() {
             let receiver = smtp::Receiver::new(self.config.smtp.clone(), self.intake.clone(), &self.metrics);
+            let receiver = match self.users.take() {
+                Some((users, key)) => receiver.with_users(users, Some(key)),
+                None => receiver,
+            };
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
+        }
+        sources.spawn(self.attachments.clone().expire(stop.clone()));
+        if let Some(forwarder) = self.forwarder() {
+            sources.spawn(forwarder.run(grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;
         let router = self.router(&streams, &upgraded);
@@ -249,21 +282,47 @@ impl Server {
         while hub.join_next().await.is_some() {}
     }
 
-    /// Takes over what can be changed while the server runs: the accounts' mailboxes, `[imap]` and `[jmap]`. Accounts that
-    /// are watched and stay as they are go on undisturbed, unless it is the section that changed. Certificates of the mail
-    /// receiver are looked at. The rest is named and waits for a restart.
+    /// What sends mail on, if anything does.
+    fn forwarder(&self) -> Option<Forwarder> {
+        let smtp = &self.config.smtp;
+        let Some(config) = smtp.forward.clone() else {
+            let waiting = self.event_log.outbox_totals().recipients;
+            if waiting > 0 {
+                tracing::warn!(
+                    waiting,
+                    "mail waits to be forwarded and [smtp.forward] is gone; it goes on when it is back"
+                );
+            }
+            return None;
+        };
+        Some(Forwarder::new(config, &smtp.announced_name(), self.event_log.clone(), &self.metrics))
+    }
+
+    /// Takes over what can be changed while the server runs: the accounts with their mailboxes and addresses, who else
+    /// gets mail, `[imap]` and `[jmap]`. Accounts that are watched and stay as they are go on undisturbed, unless it is
+    /// the section that changed. Certificates of the mail receiver are looked at. The rest is named and waits for a
+    /// restart.
     async fn reload(&mut self, config: Config, sources: &mut Sources) {
         let waiting = needs_restart(&self.config, &config);
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
         self.certificates.iter().for_each(ServerTls::look_soon);
+        match routing(&config).await {
+            Ok(routing) => self.intake.replace_routing(routing),
+            Err(err) => {
+                let error: &dyn std::error::Error = &err;
+                tracing::error!(error, "recipients are not reloaded, mail goes where it went before");
+            }
+        }
         self.registry.replace(&config.account);
+        self.attachments.replace(&config.account);
         if let Some(receiver) = &self.dovecot_push {
             receiver.replace(&config.account);
         }
         sources.watch(Some(&self.config), &config).await;
         (self.config.account, self.config.imap, self.config.jmap) = (config.account, config.imap, config.jmap);
+        (self.config.smtp.route, self.config.smtp.local_domains) = (config.smtp.route, config.smtp.local_domains);
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 
@@ -277,6 +336,7 @@ impl Server {
             upgraded: upgraded.clone(),
         };
         let api = Api {
+            attachments: self.attachments.clone(),
             registry: self.registry.clone(),
             event_log: self.event_log.clone(),
             hub: self.hub.clone(),
@@ -297,20 +357,44 @@ impl Server {
     }
 }
 
+/// Where people reach the server that listens at `address`.
+fn public_url(config: &Config, address: SocketAddr) -> String {
+    match &config.http.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{address}"),
+    }
+}
+
+/// Opens the store, and finds out about what was pending.
+async fn open_attachments(
+    config: &Config,
+    data_dir: &Path,
+    base_url: &str,
+    key: hmac::Key,
+    event_log: &EventLog,
+    metrics: &Metrics,
+) -> Result<Attachments, StartError> {
+    let folder = data_dir.join("attachments");
+    let opened = Attachments::open(&folder, &config.attachments, base_url, key, &config.account, metrics);
+    let attachments = opened.map_err(|err| StartError::Attachments(folder, err))?;
+    if let Err(err) = attachments.recover(event_log).await {
+        // They stay pending, and are fetched by their links all the same.
+        tracing::warn!(error = %err, "pending attachments not looked up");
+    }
+    Ok(attachments)
+}
+
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let recipients = |config: &Config| -> Vec<_> {
-        config
-            .account
-            .iter()
-            .map(|a| (a.name.clone(), a.content, a.addresses.clone(), a.dmarc_fail, a.require))
-            .collect()
+    let senders = |config: &Config| -> Vec<_> {
+        config.account.iter().map(|a| (a.name.clone(), a.dmarc_fail, a.require)).collect()
     };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
-        ("[smtp]", old.smtp != new.smtp),
+        ("[smtp]", old.smtp.at_start() != new.smtp.at_start()),
         ("[dovecot]", old.dovecot != new.dovecot),
+        ("[attachments]", old.attachments != new.attachments),
         ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
         ("[stream]", old.stream != new.stream),
@@ -319,9 +403,16 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("what mail the accounts take", recipients(old) != recipients(new)),
+        ("what senders the accounts take mail from", senders(old) != senders(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+}
+
+/// Where mail goes, with the secrets of addresses as their files have them now.
+async fn routing(config: &Config) -> Result<Routing, RoutingError> {
+    let (accounts, routes) = (&config.account, &config.smtp.route);
+    let secrets = AddressSecrets::read(accounts, routes).await?;
+    Routing::with_routes(accounts, routes, config.smtp.local_domains.as_deref(), &secrets)
 }
 
 async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, StartError> {

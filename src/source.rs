@@ -4,6 +4,7 @@
 
 mod backoff;
 pub mod dovecot_push;
+pub mod forward;
 mod health;
 pub mod imap;
 pub mod intake;

@@ -374,9 +374,10 @@ async fn a_slow_name_server_is_waited_for() {
 async fn a_hostile_message_asks_a_bounded_number_of_questions() {
     // A crowd of mail servers whose names nobody has, in each of ten mechanisms.
     let crowd = Scripted::start(|name| match name {
-        "crowd.example" => {
-            Answer::Txt(format!("v=spf1{} -all", (0..9).map(|n| format!(" mx:m{n}.example")).collect::<String>()))
-        }
+        "crowd.example" => Answer::Txt(format!(
+            "v=spf1{} -all",
+            (0..9).map(|n| format!(" mx:m{n}.example")).collect::<Vec<_>>().concat()
+        )),
         name if name.starts_with('m') && name.ends_with(".example") && !name.contains("host") => {
             Answer::Mx((0..10).map(|n| format!("host{n}.{name}")).collect())
         }

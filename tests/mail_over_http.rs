@@ -73,17 +73,17 @@ fn mailgun_fields(seconds_ago: i64, token: &str, key: &str) -> [(&'static str, S
 
 /// A form as providers write it.
 fn multipart(fields: &[(&str, &str)], files: &[(&str, &str, &str, &str)]) -> (String, String) {
-    let mut body = String::new();
-    for (name, value) in fields {
-        body.push_str(&format!("--xYzZY\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
-    }
-    for (name, filename, kind, content) in files {
-        body.push_str(&format!(
+    let field = |(name, value): &(&str, &str)| {
+        format!("--xYzZY\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let file = |(name, filename, kind, content): &(&str, &str, &str, &str)| {
+        format!(
             "--xYzZY\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{filename}\"\r\n\
              Content-Type: {kind}\r\n\r\n{content}\r\n"
-        ));
-    }
-    body.push_str("--xYzZY--\r\n");
+        )
+    };
+    let parts = fields.iter().map(field).chain(files.iter().map(file));
+    let body = parts.chain(["--xYzZY--\r\n".to_owned()]).collect::<String>();
     ("multipart/form-data; boundary=xYzZY".to_owned(), body)
 }
 

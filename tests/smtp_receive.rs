@@ -378,6 +378,24 @@ async fn sessions_beyond_the_limits_wait_or_are_refused() {
 }
 
 #[tokio::test]
+async fn an_address_sends_so_many_messages_a_minute() {
+    let server = Server::start("messages_per_minute_max = 2").await;
+    let mut client = server.client().await;
+    for _ in 0..2 {
+        client.begin_message().await;
+        client.ask("hi\r\n.", "250 2.0.0").await;
+    }
+    client.ask("MAIL FROM:<>", "450 4.7.1").await;
+    let mut again = server.client().await;
+    again.ask("EHLO c", "250-").await;
+    again.send("MAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n").await;
+    for code in ["450 4.7.1", "503", "503"] {
+        again.expect(code).await;
+    }
+    assert_eq!(server.events().await.len(), 2);
+}
+
+#[tokio::test]
 async fn shutdown_ends_idle_sessions_and_lets_a_message_complete() {
     let mut server = Server::start("").await;
     let (mut idle, mut busy) = (server.client().await, server.client().await);

@@ -30,15 +30,15 @@ const ACCOUNT: &str = "
 /// A certificate for `localhost` and its key.
 struct Certificate {
     folder: TempDir,
-    certificate: PathBuf,
+    chain: PathBuf,
     key: PathBuf,
 }
 
 impl Certificate {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        let new = Self { folder, certificate, key };
+        let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let new = Self { folder, chain, key };
         new.renew();
         new
     }
@@ -48,12 +48,12 @@ impl Certificate {
         let key = rcgen::KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let own = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-        std::fs::write(&self.certificate, own.pem()).unwrap();
+        std::fs::write(&self.chain, own.pem()).unwrap();
         std::fs::write(&self.key, key.serialize_pem()).unwrap();
     }
 
     fn settings(&self) -> String {
-        let (certificate, key) = (self.certificate.display(), self.key.display());
+        let (certificate, key) = (self.chain.display(), self.key.display());
         format!("tls_certificate_file = '{certificate}'\ntls_key_file = '{key}'\n")
     }
 }
@@ -109,7 +109,7 @@ async fn swaks_curl_and_smtplib_deliver_by_starttls_and_implicit_tls() {
 
     let mail = certificate.folder.path().join("mail.txt");
     std::fs::write(&mail, "Subject: from curl\r\n\r\nhi\r\n").unwrap();
-    let authority = certificate.certificate.to_str().unwrap();
+    let authority = certificate.chain.to_str().unwrap();
     let transfer = ["--mail-from", "a@x.example", "--mail-rcpt", "alice@example.org", "-T", mail.to_str().unwrap()];
     let common = [&["-sS", "--ssl-reqd", "--cacert", authority][..], &transfer].concat();
     for url in [format!("smtp://localhost:{}", port(&starttls)), format!("smtps://localhost:{}", port(&implicit))] {
@@ -208,14 +208,30 @@ async fn a_certificate_that_cannot_be_used_is_a_configuration_error() {
     let (own, other) = (Certificate::new(), Certificate::new());
     let missing = Path::new("/no/such/key.pem");
     for (certificate, key, words) in [
-        (&own.certificate, missing, &["/no/such/key.pem", "No such file"][..]),
+        (&own.chain, missing, &["/no/such/key.pem", "No such file"][..]),
         (&own.key, &own.key, &["key.pem", "no certificate"]),
-        (&own.certificate, &other.key, &["cert.pem", "key.pem", "do not belong together"]),
+        (&own.chain, &other.key, &["cert.pem", "key.pem", "do not belong together"]),
     ] {
         let (code, said) = refused(certificate, key).await;
         assert_eq!(code, Some(78), "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
+}
+
+#[tokio::test]
+async fn check_says_what_clients_will_make_of_the_certificate() {
+    let certificate = Certificate::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postrider.toml");
+    std::fs::write(&file, format!("[smtp]\nlisten = '127.0.0.1:0'\n{}", certificate.settings())).unwrap();
+    let data = folder.path().join("data");
+    let arguments = ["--config", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap(), "check"];
+    let said = expect_success(env!("CARGO_BIN_EXE_postrider"), &arguments).await;
+    assert!(said.contains("cert.pem can be used") && said.contains("do not know who signed it"), "{said}");
+    std::fs::write(&certificate.chain, "").unwrap();
+    let broken = run(env!("CARGO_BIN_EXE_postrider"), &arguments).await;
+    let said = String::from_utf8_lossy(&broken.stdout).into_owned();
+    assert!(broken.status.code() == Some(69) && said.contains("WRONG") && said.contains("no certificate"), "{said}");
 }
 
 /// The certificate that the server shows.
@@ -229,7 +245,7 @@ async fn shown(server: &Server) -> String {
 async fn a_renewed_certificate_is_shown_after_sighup_and_a_broken_one_never() {
     let certificate = Certificate::new();
     let server = started(&certificate).await;
-    let file = || std::fs::read_to_string(&certificate.certificate).unwrap().replace("\r\n", "\n").trim().to_owned();
+    let file = || std::fs::read_to_string(&certificate.chain).unwrap().replace("\r\n", "\n").trim().to_owned();
     let first = file();
     assert_eq!(shown(&server).await, first);
     certificate.renew();

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use aws_lc_rs::hmac;
 use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -17,6 +18,7 @@ use super::{Claims, TokenError};
 /// Signs tokens and verifies them, with HS256.
 #[derive(Clone)]
 pub struct SigningKey {
+    root: hmac::Key,
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
@@ -106,7 +108,19 @@ impl SigningKey {
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
-        Self { encoding: EncodingKey::from_secret(secret), decoding: DecodingKey::from_secret(secret), validation }
+        let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Self {
+            root,
+            encoding: EncodingKey::from_secret(secret),
+            decoding: DecodingKey::from_secret(secret),
+            validation,
+        }
+    }
+
+    /// Another key, for what is no token. Nothing that it signs is good for anything but `purpose`, and it tells nothing of
+    /// this key.
+    pub fn derived(&self, purpose: &str) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&self.root, purpose.as_bytes()).as_ref())
     }
 
     /// The token that says this.

@@ -12,6 +12,7 @@ use postrider::config::Config;
 use postrider::event::AccountName;
 use postrider::event_log::{EventLog, OpenError};
 use postrider::registry::{Account, Credentials, ImapEndpoint};
+use postrider::source::forward;
 use postrider::source::imap::{self, ImapConfig};
 use postrider::source::smtp::SocketAddress;
 use tokio::net::TcpListener;
@@ -44,6 +45,13 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
                 SocketAddress::Unix(path) => unix_socket(path),
             };
             failed += usize::from(!report(listener.role.name(), found)?);
+            if let Some(files) = &listener.tls_files {
+                failed += usize::from(!report("", files.explain(&loaded.config.smtp.announced_name()))?);
+            }
+        }
+        if let Some(config) = &loaded.config.smtp.forward {
+            let found = forward::probe(config, &loaded.config.smtp.announced_name()).await.map_err(told);
+            failed += usize::from(!report("smart host", found)?);
         }
         let credentials = Credentials::new(&data_dir, &loaded.config.credentials);
         for Account { name, imap, .. } in &loaded.config.account {

@@ -161,9 +161,11 @@ impl CliError {
                 StartError::Key(_)
                 | StartError::Routing(_)
                 | StartError::Tls(_)
+                | StartError::User(_)
                 | StartError::Resolver(_)
                 | StartError::DovecotSecret(_)
                 | StartError::MailOverHttp(_)
+                | StartError::Attachments(..)
                 | StartError::EventLog(OpenError::Folder(..)),
             ) => EX_CONFIG,
             // What is taken may be free later, once the other process has ended.

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{Config, Places, Problem};
-use crate::registry::{Account, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
+use crate::event::AccountName;
+use crate::registry::{Account, ForwardTo, ImapEndpoint, ImapSecurity, JmapEndpoint, LoginMechanism};
 use crate::source::imap::provider::Providers;
-use crate::source::intake::Routing;
+use crate::source::intake::{AddressSecrets, Routing, RoutingError};
 
 /// Everything that is wrong, in no order.
 pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
@@ -23,15 +24,18 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     let providers = Providers::load(config.imap.providers_file.as_deref());
     section("imap.providers_file", providers.as_ref().map(drop).map_err(ToString::to_string));
     section("jmap", config.jmap.check().map_err(|err| err.to_string()));
+    section("attachments", config.attachments.check().map_err(|err| err.to_string()));
     section("mail_over_http", config.mail_over_http.check().map_err(|err| err.to_string()));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
-    let routing = Routing::new(&config.account, config.smtp.local_domains.as_deref());
-    section("smtp.local_domains", routing.map(drop).map_err(|err| err.to_string()));
+    section("smtp.user", known_accounts(config));
     section("log.filter", config.log.env_filter().map(drop).map_err(|err| err.to_string()));
 
     let providers = providers.unwrap_or_default();
     duplicate_names(config, places, &mut problems);
-    duplicate_addresses(config, places, &mut problems);
+    problems.extend(forwards(config, places));
+    if !duplicate_addresses(config, places, &mut problems) {
+        problems.extend(recipients(config, places));
+    }
     for (index, account) in config.account.iter().enumerate() {
         if let Some(imap) = &account.imap {
             let prefix = format!("account[{index}].imap");
@@ -44,6 +48,18 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Who may write to an account that there is not may write to nobody.
+fn known_accounts(config: &Config) -> Result<(), String> {
+    let is_known = |name: &AccountName| config.account.iter().any(|account| account.name == *name);
+    let mut wanted = config.smtp.user.iter().flat_map(|user| user.accounts.iter().map(move |name| (user, name)));
+    match wanted.find(|(_, name)| !is_known(name)) {
+        Some((user, name)) => {
+            Err(format!("the `smtp.user` `{}` may write to the account `{name}`, which there is not", user.name))
+        }
+        None => Ok(()),
+    }
 }
 
 fn duplicate_names(config: &Config, places: &Places, problems: &mut Vec<Problem>) {
@@ -59,8 +75,9 @@ fn duplicate_names(config: &Config, places: &Places, problems: &mut Vec<Problem>
 }
 
 /// Mail to one address can only go to one account. Local parts may differ in case by the standard (RFC 5321 §2.4), but
-/// nobody means two people by that.
-fn duplicate_addresses(config: &Config, places: &Places, problems: &mut Vec<Problem>) {
+/// nobody means two people by that. Says whether there are any.
+fn duplicate_addresses(config: &Config, places: &Places, problems: &mut Vec<Problem>) -> bool {
+    let before = problems.len();
     let mut seen: HashMap<String, (String, &Account)> = HashMap::new();
     for (index, account) in config.account.iter().enumerate() {
         let path = format!("account[{index}].addresses");
@@ -77,6 +94,39 @@ fn duplicate_addresses(config: &Config, places: &Places, problems: &mut Vec<Prob
             }
         }
     }
+    problems.len() > before
+}
+
+/// What is wrong about who gets which mail. The files of secrets are not read: not everybody who reads the
+/// configuration may read them.
+fn recipients(config: &Config, places: &Places) -> Option<Problem> {
+    let (accounts, routes) = (&config.account, &config.smtp.route);
+    let routing = AddressSecrets::assumed(accounts, routes)
+        .and_then(|secrets| Routing::with_routes(accounts, routes, config.smtp.local_domains.as_deref(), &secrets));
+    let err = routing.err()?;
+    let message = match &err {
+        RoutingError::Twice { first, second, address } => {
+            let first_place = places.of(&first.key()).map(|place| format!(" ({place})")).unwrap_or_default();
+            format!("{first}{first_place} and {second} both take `{address}`; remove it from one of them")
+        }
+        err => err.to_string(),
+    };
+    Some(Problem { place: places.of(&err.key()).cloned(), message })
+}
+
+/// Mail that is to go on, and no host to take it.
+fn forwards(config: &Config, places: &Places) -> Vec<Problem> {
+    if config.smtp.forward.is_some() {
+        return Vec::new();
+    }
+    let goes_on = |forward: &Option<ForwardTo>| forward.as_ref().is_some_and(|forward| !forward.to.is_empty());
+    let accounts = config.account.iter().map(|account| &account.forward).enumerate();
+    let accounts = accounts.map(|(index, forward)| (format!("account[{index}].forward"), forward));
+    let routes = config.smtp.route.iter().map(|route| &route.forward).enumerate();
+    let routes = routes.map(|(index, forward)| (format!("smtp.route[{index}].forward"), forward));
+    let keys = accounts.chain(routes).filter_map(|(key, forward)| goes_on(forward).then_some(key));
+    let message = "`forward` needs a smart host; name it in `[smtp.forward]`";
+    keys.map(|key| Problem { place: places.of(&key).cloned(), message: message.to_owned() }).collect()
 }
 
 /// One account's `[account.jmap]`.

@@ -258,7 +258,9 @@ fn compare(path: &str, documented: &Value, default: &Value) {
                 compare(&format!("{path}.{key}"), &documented[key], default);
             }
         }
-        (Value::Array(documented), Value::Array(default)) if path == ".account" || path == ".smtp.listener" => {
+        (Value::Array(documented), Value::Array(default))
+            if [".account", ".smtp.listener", ".smtp.route", ".smtp.user"].contains(&path) =>
+        {
             compare(path, &documented[0], &default[0]);
         }
         (documented, Value::Null) => assert!(!documented.is_null(), "{path} is not in config/postrider.toml"),

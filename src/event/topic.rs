@@ -64,6 +64,11 @@ impl Topic {
         Self(format!("mail/{}", encode(account.as_str())).into())
     }
 
+    /// Any text as one segment of a topic.
+    pub(crate) fn segment(text: &str) -> String {
+        encode(text).to_string()
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::outbox::{OutboxId, Outgoing, Settlement};
 use super::sightings::{Sighting, SightingChange};
 use crate::event::{AccountName, Draft, EventId, Topic};
 
@@ -40,6 +41,8 @@ pub struct Append {
     pub(super) drafts: Vec<(Draft, Option<DedupKey>)>,
     pub(super) checkpoints: Vec<(String, String)>,
     pub(super) sightings: Vec<SightingChange>,
+    pub(super) outgoing: Option<Outgoing>,
+    pub(super) settled: Vec<(OutboxId, Settlement)>,
 }
 
 impl Append {
@@ -58,6 +61,11 @@ impl Append {
         self.drafts.push((draft, key));
     }
 
+    /// The events, for what is known only once they are made.
+    pub(crate) fn drafts_mut(&mut self) -> impl Iterator<Item = &mut Draft> {
+        self.drafts.iter_mut().map(|(draft, _)| draft)
+    }
+
     /// Adds a source's position: `key` is the source's own name for it, `value` replaces what was there.
     pub fn checkpoint(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.checkpoints.push((key.into(), value.into()));
@@ -73,9 +81,21 @@ impl Append {
         self.sightings.push(SightingChange::Gone(account.clone(), mailbox.to_owned(), uid_validity, uids));
     }
 
+    /// Adds a message that goes on to another server, one at most. What its recipients have got, or will get, already
+    /// is not added again.
+    pub fn send_on(&mut self, outgoing: Outgoing) {
+        self.outgoing = Some(outgoing);
+    }
+
+    /// Adds what became of an attempt to send something of the outbox.
+    pub fn settle(&mut self, id: OutboxId, settlement: Settlement) {
+        self.settled.push((id, settlement));
+    }
+
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.drafts.is_empty() && self.checkpoints.is_empty() && self.sightings.is_empty()
+        let Self { drafts, checkpoints, sightings, outgoing, settled } = self;
+        drafts.is_empty() && checkpoints.is_empty() && sightings.is_empty() && outgoing.is_none() && settled.is_empty()
     }
 }
 
@@ -101,6 +121,9 @@ pub enum AppendError {
     /// The event cannot be written as JSON.
     #[error("the event cannot be written as JSON: {0}")]
     Draft(String),
+    /// As much waits to be sent on as may.
+    #[error("too much mail waits to be forwarded; see `smtp.forward.queue_max` and `smtp.forward.queue_bytes_max`")]
+    OutboxFull,
     /// postrider is shutting down.
     #[error("the event log is closed, postrider is shutting down")]
     Closed,
@@ -123,12 +146,15 @@ pub(super) struct Prepared {
     pub(super) rows: Vec<Row>,
     pub(super) checkpoints: Vec<(String, String)>,
     pub(super) sightings: Vec<SightingChange>,
+    pub(super) outgoing: Option<Outgoing>,
+    pub(super) settled: Vec<(OutboxId, Settlement)>,
 }
 
 impl Prepared {
     pub(super) fn new(append: Append) -> Result<Self, AppendError> {
-        let rows = append.drafts.into_iter().map(|(draft, key)| Row::new(draft, key)).collect::<Result<_, _>>()?;
-        Ok(Self { rows, checkpoints: append.checkpoints, sightings: append.sightings })
+        let Append { drafts, checkpoints, sightings, outgoing, settled } = append;
+        let rows = drafts.into_iter().map(|(draft, key)| Row::new(draft, key)).collect::<Result<_, _>>()?;
+        Ok(Self { rows, checkpoints, sightings, outgoing, settled })
     }
 }
 

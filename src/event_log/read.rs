@@ -112,7 +112,7 @@ impl Readers {
     }
 
     /// Runs `read` with a connection on a blocking thread.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce(&mut Connection, &TopicTable) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {

@@ -51,6 +51,33 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX sighting_message ON sighting (account, message);
     CREATE INDEX sighting_age ON sighting (account, number);
 ",
+    "
+    -- Messages that go on to another server, each once.
+    CREATE TABLE outgoing_message (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        mail_from TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        message BLOB NOT NULL
+    ) STRICT;
+    -- Their recipients; settled_ms says since when one is only remembered.
+    CREATE TABLE outgoing (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        message_id INTEGER,
+        address TEXT NOT NULL,
+        head TEXT NOT NULL,
+        note TEXT NOT NULL,
+        dedup_key BLOB,
+        queued_ms INTEGER NOT NULL,
+        due_ms INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        settled_ms INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX outgoing_dedup_key ON outgoing (dedup_key) WHERE dedup_key IS NOT NULL;
+    CREATE INDEX outgoing_message_id ON outgoing (message_id) WHERE message_id IS NOT NULL;
+    CREATE INDEX outgoing_due ON outgoing (due_ms) WHERE settled_ms IS NULL;
+    CREATE INDEX outgoing_age ON outgoing (queued_ms) WHERE settled_ms IS NULL;
+    CREATE INDEX outgoing_settled ON outgoing (settled_ms) WHERE settled_ms IS NOT NULL;
+",
 ];
 
 /// Pages in the write-ahead log before SQLite moves them into the file: 16 MB. More and each commit costs less,

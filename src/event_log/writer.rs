@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::append::{AppendError, Appended, Prepared, Row};
+use super::outbox::{OutboxState, OutboxTotals};
 use super::retention::Retention;
 use super::tail::Tails;
 use super::topics::TopicTable;
@@ -47,6 +48,8 @@ pub(super) struct Writer {
     ids: EventIdGenerator,
     /// Moves only when a commit has returned.
     head: Position,
+    outbox: OutboxTotals,
+    outbox_state: Arc<OutboxState>,
     /// The last commit failed: said once, and once more when it is over.
     failing: bool,
 }
@@ -60,6 +63,7 @@ struct Batch<'a> {
     /// `now` as events say it.
     time: String,
     head: Position,
+    outbox: OutboxTotals,
     bytes: u64,
     committed: Vec<Arc<Committed>>,
     new_topics: Vec<Box<str>>,
@@ -71,6 +75,7 @@ impl Writer {
         path: PathBuf,
         topics: TopicTable,
         tails: Tails,
+        outbox_state: Arc<OutboxState>,
         config: &EventLogConfig,
     ) -> rusqlite::Result<Self> {
         let retention = Retention::load(&connection, config)?;
@@ -91,6 +96,8 @@ impl Writer {
         drop(rows);
         drop(statement);
         tails.start_at(head, newest);
+        let outbox = OutboxTotals::load(&connection)?;
+        outbox_state.committed(outbox);
         Ok(Self {
             connection,
             path,
@@ -99,6 +106,8 @@ impl Writer {
             retention,
             ids: EventIdGenerator::after(newest),
             head,
+            outbox,
+            outbox_state,
             failing: false,
         })
     }
@@ -153,7 +162,7 @@ impl Writer {
                 }
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     // A source that no longer waits has its event all the same.
-                    let _gone = reply.send(Ok(answer)).is_err();
+                    let _gone = reply.send(answer).is_err();
                 }
             }
             Err(err) => {
@@ -168,7 +177,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, asked: Vec<Prepared>) -> rusqlite::Result<Vec<Vec<Appended>>> {
+    fn write(&mut self, asked: Vec<Prepared>) -> rusqlite::Result<Vec<Result<Vec<Appended>, AppendError>>> {
         let now = Timestamp::now();
         let mut batch = Batch {
             transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
@@ -177,12 +186,13 @@ impl Writer {
             now,
             time: format!("{now:.3}"),
             head: self.head,
+            outbox: self.outbox,
             bytes: 0,
             committed: Vec::new(),
             new_topics: Vec::new(),
         };
         let written = asked.into_iter().map(|prepared| batch.append(prepared)).collect::<rusqlite::Result<Vec<_>>>();
-        let Batch { transaction, head, bytes, committed, new_topics, .. } = batch;
+        let Batch { transaction, head, outbox, bytes, committed, new_topics, .. } = batch;
         let events = committed.len() as u64;
         let done = written.and_then(|answers| {
             Retention::count(&transaction, events, bytes)?;
@@ -193,6 +203,9 @@ impl Writer {
             Ok(answers) => {
                 self.head = head;
                 self.retention.add(events, bytes);
+                if std::mem::replace(&mut self.outbox, outbox) != outbox {
+                    self.outbox_state.committed(outbox);
+                }
                 self.tails.publish(&committed);
                 Ok(answers)
             }
@@ -242,7 +255,11 @@ fn gather(batch: &mut Vec<(Prepared, Reply, OwnedSemaphorePermit)>, commands: &R
 }
 
 impl Batch<'_> {
-    fn append(&mut self, prepared: Prepared) -> rusqlite::Result<Vec<Appended>> {
+    fn append(&mut self, prepared: Prepared) -> rusqlite::Result<Result<Vec<Appended>, AppendError>> {
+        // Before anything else of it: the others of the batch go on.
+        if prepared.outgoing.as_ref().is_some_and(|outgoing| !self.outbox.admit(outgoing)) {
+            return Ok(Err(AppendError::OutboxFull));
+        }
         let mut answers = Vec::with_capacity(prepared.rows.len());
         for row in prepared.rows {
             answers.push(match self.known(&row)? {
@@ -257,7 +274,13 @@ impl Batch<'_> {
         for change in prepared.sightings {
             sightings::write(&self.transaction, &change, self.now)?;
         }
-        Ok(answers)
+        if let Some(outgoing) = &prepared.outgoing {
+            self.outbox.add(&self.transaction, outgoing, self.now)?;
+        }
+        for (id, settlement) in prepared.settled {
+            self.outbox.settle(&self.transaction, id, settlement, self.now)?;
+        }
+        Ok(Ok(answers))
     }
 
     /// The ID of the event that was made of the same happening, if it is in the log.

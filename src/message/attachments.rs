@@ -14,28 +14,28 @@ pub(super) const ATTACHMENTS_MAX: usize = 50;
 /// Octets of an attached message in which its subject is looked for.
 const HEADER_MAX: usize = 64 * 1024;
 
-/// The files of a message in their order, without the part that is shown as its text.
+/// What is told of each file of a message, in their order, without the part that is shown as its text.
 pub(super) fn list(tree: &Tree<'_>, body: Option<usize>, defects: &mut Defects) -> Vec<Attachment> {
-    let mut found = Vec::new();
-    for (index, part) in tree.parts.iter().enumerate() {
-        if part.is_multipart() || Some(index) == body {
-            continue;
+    let listed = |part: &Part<'_>| Attachment {
+        filename: part.filename().or_else(|| usual_filename(part)),
+        content_type: part.content_type.value.clone(),
+        size: u64::try_from(part.encoding.measure(part.body, defects)).unwrap_or(u64::MAX),
+        ..Attachment::default()
+    };
+    files(tree, body).map(listed).collect()
+}
+
+/// The parts that are files, without the part that is shown as the text.
+pub(super) fn files<'a, 'raw>(tree: &'a Tree<'raw>, body: Option<usize>) -> impl Iterator<Item = &'a Part<'raw>> {
+    let is_file = move |(index, part): &(usize, &Part<'_>)| {
+        if part.is_multipart() || Some(*index) == body {
+            return false;
         }
-        let filename = part.filename();
-        let is_file = part.disposition.value == "attachment" || filename.is_some();
+        let is_named = part.disposition.value == "attachment" || part.filename().is_some();
         let is_shown_by_another = part.content_type.value.starts_with("text/") || part.has_content_id;
-        if is_file || !is_shown_by_another {
-            found.push(Attachment {
-                filename: filename.or_else(|| usual_filename(part)),
-                content_type: part.content_type.value.clone(),
-                size: u64::try_from(part.encoding.measure(part.body, defects)).unwrap_or(u64::MAX),
-            });
-        }
-        if found.len() >= ATTACHMENTS_MAX {
-            break;
-        }
-    }
-    found
+        is_named || !is_shown_by_another
+    };
+    tree.parts.iter().enumerate().filter(is_file).map(|(_, part)| part).take(ATTACHMENTS_MAX)
 }
 
 /// What a part without a name is called by those who save it.

@@ -81,6 +81,7 @@ fn whole_message_is_summarised() {
         filename: filename.map(str::to_owned),
         content_type: content_type.to_owned(),
         size,
+        ..Attachment::default()
     };
     let expected = MessageSummary {
         message_id: Some("<1@x>".into()),

@@ -21,7 +21,6 @@ pub(crate) struct Trace {
 
 impl Trace {
     /// Whether the message was in this mailbox before: forwarding it would bring it here again.
-    #[allow(dead_code, reason = "who forwards mail asks it")]
     pub(crate) fn was_delivered_to(&self, address: &str) -> bool {
         let address = address.to_ascii_lowercase();
         self.delivered_to.contains(&address) || self.loops.contains(&address)

@@ -22,9 +22,13 @@ pub struct Account {
     #[serde(default)]
     pub content: Content,
     /// Addresses whose mail the SMTP receiver takes for this account; `local+mailbox@domain` is taken too and names
-    /// the mailbox. Default: none.
+    /// the mailbox. `*` in a local part stands for anything, `@domain` for all of a domain. Default: none.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Whether the attachments of its mail that is received here are kept for a while, and its events link to them; see
+    /// `[attachments]`. Default: false.
+    #[serde(default)]
+    pub attachments: bool,
     /// What is done with mail that fails DMARC: `"accept"`, `"mark"` (it is suspicious, and of low priority) or
     /// `"refuse"` (where its domain wants that, else marked). Default: `"accept"`.
     #[serde(default)]
@@ -32,12 +36,28 @@ pub struct Account {
     /// What mail has to prove to be taken: `"dmarc-pass"`. Default: nothing.
     #[serde(default)]
     pub require: Option<Requirement>,
+    /// A file whose first line is a secret that each of the addresses has to end with, behind `+` or `.`:
+    /// `local+SECRET@domain`. Default: none, whoever knows an address may write to it.
+    #[serde(default)]
+    pub address_secret_file: Option<PathBuf>,
+    /// Where mail that the SMTP receiver takes for this account goes on to. Default: nowhere, it ends here.
+    #[serde(default)]
+    pub forward: Option<ForwardTo>,
     /// The IMAP server that holds its mailboxes. Default: none, mail comes by SMTP only.
     #[serde(default)]
     pub imap: Option<Arc<ImapEndpoint>>,
     /// The JMAP server that holds its mail, instead of an IMAP server. Default: none.
     #[serde(default)]
     pub jmap: Option<Arc<JmapEndpoint>>,
+}
+
+/// Where mail goes on to, by the smart host of `[smtp.forward]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardTo {
+    /// Addresses that get each message. Default: none.
+    #[serde(default)]
+    pub to: Vec<String>,
 }
 
 /// `[account.imap]`: where an account's mailboxes are, and how to get in.
@@ -134,8 +154,11 @@ impl Account {
             name,
             content: Content::default(),
             addresses: Vec::new(),
+            attachments: false,
             dmarc_fail: DmarcFail::default(),
             require: None,
+            address_secret_file: None,
+            forward: None,
             imap: None,
             jmap: None,
         }

@@ -6,20 +6,25 @@
 mod authentication;
 mod client;
 mod delivery;
+mod forward;
+mod keeping;
 mod parsing;
 mod path;
 mod routing;
 mod spool;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use crate::attachments::Attachments;
 use crate::event::Authentication;
 use crate::event_log::EventLog;
-use crate::message::trace;
+use crate::message::{Trace, trace};
+use crate::source::forward::{ForwardConfig, Forwarding};
 
+use self::forward::Forward;
 pub use authentication::{
     Authenticator, MessageAuthenticationConfig, MessageAuthenticationConfigError, NameServer, ResolverError,
 };
@@ -30,21 +35,44 @@ use delivery::Found;
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
-pub(crate) use routing::{NoRoute, Peer};
-pub use routing::{Routing, RoutingError};
+pub use routing::{AddressSecrets, Entry, RouteConfig, Routing, RoutingError};
+pub(crate) use routing::{Destination, NoRoute, Peer};
 use spool::Whole;
 pub(crate) use spool::{Message, Spool, SpoolFile, WHOLE_MAX};
+
+/// The routing of the moment: a reload of the configuration replaces it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Routes(Arc<RwLock<Arc<Routing>>>);
+
+impl Routes {
+    /// The routing as it is now. Whoever asks about several recipients of one message keeps it for all of them.
+    pub(crate) fn current(&self) -> Arc<Routing> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, routing: Routing) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
+    }
+}
+
+impl From<Routing> for Routes {
+    fn from(routing: Routing) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(routing))))
+    }
+}
 
 /// Takes mail for the configured accounts. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    routing: Arc<Routing>,
+    routes: Routes,
     event_log: EventLog,
     spool: Spool,
     parsing: Parsing,
+    attachments: Option<Attachments>,
     authenticator: Arc<Authenticator>,
     append_timeout: Duration,
     received_max: usize,
+    forwarding: Option<Forwarding>,
 }
 
 impl Intake {
@@ -55,13 +83,15 @@ impl Intake {
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
         let spool = Spool::new(event_log.folder().join("spool"));
         Self {
-            routing: Arc::new(routing),
+            routes: routing.into(),
             event_log,
             spool,
             parsing: Parsing::default(),
+            attachments: None,
             authenticator: Arc::default(),
             append_timeout,
             received_max: Self::RECEIVED_MAX,
+            forwarding: None,
         }
     }
 
@@ -71,15 +101,37 @@ impl Intake {
         Self { received_max, ..self }
     }
 
+    /// Keeps attachments in `attachments`, for the accounts that ask for it.
+    #[must_use]
+    pub fn with_attachments(self, attachments: Attachments) -> Self {
+        Self { attachments: Some(attachments), ..self }
+    }
+
     /// Finds out who sent the mail, by `authenticator`. Without one, nothing is known of that.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Authenticator) -> Self {
         Self { authenticator: Arc::new(authenticator), ..self }
     }
 
-    /// Where recipients' mail goes.
+    /// Sends mail on that is for those with a `forward`, as `config` says; `hostname` is what we call ourselves.
+    #[must_use]
+    pub fn with_forwarding(self, config: &ForwardConfig, hostname: &str) -> Self {
+        Self { forwarding: Some(Forwarding::new(config, hostname)), ..self }
+    }
+
+    /// Where recipients' mail goes at the moment.
     pub(crate) fn routing(&self) -> Arc<Routing> {
-        Arc::clone(&self.routing)
+        self.routes.current()
+    }
+
+    /// Where recipients' mail goes, now and later.
+    pub(crate) fn routes(&self) -> Routes {
+        self.routes.clone()
+    }
+
+    /// Sends mail elsewhere from now on. A message whose sender has begun keeps to what held then.
+    pub fn replace_routing(&self, routing: Routing) {
+        self.routes.replace(routing);
     }
 
     /// Where messages wait that are too large for memory.
@@ -92,16 +144,16 @@ impl Intake {
     /// # Cancel safety
     /// The message may be committed when the future is dropped; its sender does not hear of that and repeats it.
     pub(crate) async fn take(&self, mail: Mail) -> Outcome {
-        let (octets, found) = match self.examine(&mail).await {
+        let examined = match self.examine(&mail).await {
             Ok(examined) => examined,
             Err(outcome) => return outcome,
         };
-        let verdicts = self.authenticator.verdicts(&mail, found.as_ref());
+        let verdicts = self.authenticator.verdicts(&mail, examined.authentication.as_ref());
         if let Some(refusal) = refused_for_all(&verdicts) {
             self.authenticator.count(Verdict::Refuse(refusal));
             return Outcome::Refused(refusal);
         }
-        self.commit(mail, octets, found, &verdicts).await
+        self.commit(mail, examined, &verdicts).await
     }
 
     /// Commits one message, with an answer for each of its recipients, in their order.
@@ -109,17 +161,16 @@ impl Intake {
     /// # Cancel safety
     /// As [`Intake::take`].
     pub(crate) async fn take_each(&self, mut mail: Mail) -> Vec<Outcome> {
-        let (octets, found) = match self.examine(&mail).await {
+        let examined = match self.examine(&mail).await {
             Ok(examined) => examined,
             Err(outcome) => return vec![outcome; mail.recipients.len()],
         };
-        let verdicts = self.authenticator.verdicts(&mail, found.as_ref());
+        let verdicts = self.authenticator.verdicts(&mail, examined.authentication.as_ref());
         let is_taken = |verdict: &Verdict| !matches!(verdict, Verdict::Refuse(_));
         let taken: Vec<Verdict> = verdicts.iter().copied().filter(is_taken).collect();
         let mut verdict = verdicts.iter();
         mail.recipients.retain(|_| verdict.next().is_some_and(is_taken));
-        let committed =
-            if taken.is_empty() { Outcome::Committed } else { self.commit(mail, octets, found, &taken).await };
+        let committed = if taken.is_empty() { Outcome::Committed } else { self.commit(mail, examined, &taken).await };
         let outcome = |verdict: &Verdict| match verdict {
             Verdict::Refuse(refusal) => {
                 self.authenticator.count(*verdict);
@@ -131,7 +182,7 @@ impl Intake {
     }
 
     /// Reads a message and finds out what is known of it; else says what its sender is told.
-    async fn examine(&self, mail: &Mail) -> Result<(Whole, Option<Authentication>), Outcome> {
+    async fn examine(&self, mail: &Mail) -> Result<Examined, Outcome> {
         let unreadable = |err| {
             let queue_id = mail.queue_id;
             warn!(%queue_id, error = %err, "message not read back from the spool, its sender tries again later");
@@ -139,28 +190,45 @@ impl Intake {
         };
         debug!(queue_id = %mail.queue_id, size = mail.message.len(), client = ?mail.client, "message handed over");
         let octets = mail.message.whole().await.map_err(unreadable)?;
-        let received = trace(&octets).received;
+        let trace = trace(&octets);
+        let received = trace.received;
         if received > self.received_max {
             // Whoever sends it on gets the bounce; anybody can send one, so the log does not fill with them.
             debug!(queue_id = %mail.queue_id, received, max = self.received_max, "mail loop, message refused");
             return Err(Outcome::Loop);
         }
-        self.authenticator.examine(mail, octets).await.map_err(unreadable)
+        let (octets, authentication) =
+            self.authenticator.examine(mail, octets, &self.parsing).await.map_err(unreadable)?;
+        Ok(Examined { octets, trace, authentication })
     }
 
-    async fn commit(
-        &self,
-        mail: Mail,
-        octets: Whole,
-        authentication: Option<Authentication>,
-        verdicts: &[Verdict],
-    ) -> Outcome {
+    async fn commit(&self, mail: Mail, examined: Examined, verdicts: &[Verdict]) -> Outcome {
+        let Examined { octets, trace, authentication } = examined;
+        let forwards: Result<Vec<Forward>, Outcome> =
+            mail.recipients.iter().map(|to| Forward::of(to, self.forwarding.as_ref(), &trace)).collect();
+        let forwards = match forwards {
+            Ok(forwards) if forwards.iter().all(|forward| matches!(forward, Forward::Loop)) => {
+                debug!(queue_id = %mail.queue_id, "mail loop, the message was forwarded from here before");
+                return Outcome::Loop;
+            }
+            Ok(forwards) => forwards,
+            Err(outcome) => return outcome,
+        };
         // Who would refuse it, and cannot be answered alone, gets it marked.
         let suspicious: Vec<bool> = verdicts.iter().map(|verdict| *verdict != Verdict::Accept).collect();
         for _ in suspicious.iter().filter(|&&suspicious| suspicious) {
             self.authenticator.count(Verdict::Mark);
         }
-        let found = Found { octets, authentication, suspicious };
-        delivery::commit(&self.event_log, &self.parsing, mail, found, self.append_timeout).await
+        let found = Found { octets: octets.into_bytes(), authentication, suspicious, forwards };
+        delivery::commit(self, mail, found).await
     }
+}
+
+/// A message that was read, and what is known of it.
+struct Examined {
+    octets: Whole,
+    /// Where it has been.
+    trace: Trace,
+    /// Who sent it, as far as that is known.
+    authentication: Option<Authentication>,
 }

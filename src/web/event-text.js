@@ -38,6 +38,8 @@ export function headline(event) {
       return `The server refused the password of ${of}`;
     case "AccountAlert":
       return `The server says to ${of}`;
+    case "ForwardFailed":
+      return `A message for ${of} could not be forwarded`;
     case "Published":
       return event.type ?? "Published";
     default:
@@ -80,7 +82,7 @@ const RANGES_MAX = 5;
 
 /** Kinds after which somebody should do something. */
 export function isTrouble(event) {
-  return ["AccountDown", "AccountAuthFailed", "AccountAlert", "QuotaExceed"].includes(event.kind);
+  return ["AccountDown", "AccountAuthFailed", "AccountAlert", "QuotaExceed", "ForwardFailed"].includes(event.kind);
 }
 
 /** Kinds with which a message appears in a mailbox. */

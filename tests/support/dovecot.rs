@@ -94,10 +94,6 @@ auth_mechanisms = plain login
 auth_failure_delay = 0
 auth_username_chars =
 mail_fsync = never
-passdb {{
-  driver = static
-  args = password={PASSWORD}
-}}
 userdb {{
   driver = static
   args = uid={uid} gid={gid} home={root}/mail/%u
@@ -131,6 +127,8 @@ service anvil {{
             }
         }
         config.push_str(&self.more);
+        // The first that knows a user decides, so that a test's own come before it.
+        write!(config, "\npassdb {{\n  driver = static\n  args = password={PASSWORD}\n}}\n").unwrap();
         config
     }
 

@@ -1,5 +1,5 @@
 //! Servers that are unpacked beside the system by `tests/support/fetch-servers`, since Debian allows only one IMAP
-//! server to be installed.
+//! server and only one mail transfer agent to be installed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,13 +9,13 @@ use std::path::PathBuf;
 /// Where the packages' files are, as if it were `/`.
 pub fn root() -> PathBuf {
     let own = fs::metadata("/proc/self").expect("/proc").uid();
-    let servers = std::env::var_os("TEST_IMAP_SERVERS")
+    let servers = std::env::var_os("TEST_SERVERS")
         .map_or_else(|| PathBuf::from(format!("/var/tmp/postrider-test-servers-{own}")), PathBuf::from);
     let root = servers.join("root");
     let owner = fs::metadata(&root).map(|folder| folder.uid());
     assert!(
         owner.is_ok_and(|owner| owner == own),
-        "Cyrus and Courier are not in {}: run tests/support/fetch-servers, which unpacks Debian's packages there",
+        "Cyrus, Courier, Exim and OpenSMTPD are not in {}: run tests/support/fetch-servers, which unpacks Debian's packages there",
         root.display()
     );
     root

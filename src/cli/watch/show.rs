@@ -59,7 +59,9 @@ fn what(event: &Value, palette: &Palette) -> String {
             let preview = preview.filter(|preview| !preview.is_empty()).map(|preview| format!("  {dim}{preview}{end}"));
             format!("{bold}{}{end}  {subject}{}", from(event), preview.unwrap_or_default())
         }
-        "AccountDown" | "AccountAuthFailed" | "AccountAlert" => format!("{alarm}{kind}{end}{}", details(event)),
+        "AccountDown" | "AccountAuthFailed" | "AccountAlert" | "ForwardFailed" => {
+            format!("{alarm}{kind}{end}{}", details(event))
+        }
         "Published" => {
             let name = text(event, "/type").unwrap_or(kind);
             format!("{bold}{}{end}{}", printable(name, FROM_CHARS_MAX), details(event))

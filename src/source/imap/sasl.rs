@@ -184,7 +184,7 @@ impl Exchange {
             Mechanism::Login => Self::Login(vec![joined(&[secret]), joined(&[username])]),
             // RFC 7628 §3.1. The name is escaped as in SCRAM.
             Mechanism::OauthBearer => {
-                let name = username.replace('=', "=3D").replace(',', "=2C");
+                let name = crate::scram::escaped(username);
                 let place = format!("\u{1}host={host}\u{1}port={port}\u{1}auth=Bearer ");
                 let first = joined(&["n,a=", &name, ",", &place, secret, "\u{1}\u{1}"]);
                 // RFC 7628 §3.2.3: the refusal is to be answered with this one octet.

@@ -1,14 +1,16 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677): logs in without showing the password to the server, and makes the server prove
-//! that it knows it too. Pure: takes the server's messages, answers with ours.
+//! that it knows it too. Pure: takes the server's messages, answers with ours. What both sides compute is in `crate::scram`.
 //!
 //! There is no channel binding, so that the header is always `n,,`.
 
 use std::num::NonZeroU32;
 
-use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
+use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
+
+use crate::scram::{self, SaltedPassword, hmac_sha256};
 
 /// `n,,` in base64: what the final message says of channel binding.
 const NO_BINDING: &str = "biws";
@@ -55,7 +57,7 @@ impl Scram {
     pub(super) fn new(username: &str, password: &str, nonce: String) -> Result<Self, ScramError> {
         let username = prepared(username)?;
         let password = prepared(password)?;
-        let name = username.replace('=', "=3D").replace(',', "=2C");
+        let name = scram::escaped(&username);
         let first_bare = format!("n={name},r={nonce}");
         Ok(Self { password, nonce, first_bare, expected: None, is_proven: false })
     }
@@ -97,20 +99,13 @@ impl Scram {
 
     fn prove(&mut self, message: &str) -> Result<Zeroizing<String>, ScramError> {
         let first = ServerFirst::parse(message, &self.nonce)?;
-        let mut salted = Zeroizing::new([0_u8; digest::SHA256_OUTPUT_LEN]);
-        let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
-        pbkdf2::derive(algorithm, first.iterations, &first.salt, self.password.as_bytes(), salted.as_mut_slice());
+        let salted = SaltedPassword::derive(&self.password, &first.salt, first.iterations);
         self.password = Zeroizing::default();
 
         let without_proof = format!("c={NO_BINDING},r={}", first.nonce);
         let signed = format!("{},{message},{without_proof}", self.first_bare);
-        let client_key = hmac_sha256(salted.as_slice(), b"Client Key");
-        let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
-        let signature = hmac_sha256(stored_key.as_ref(), signed.as_bytes());
-        let proof: Zeroizing<Vec<u8>> =
-            Zeroizing::new(client_key.as_ref().iter().zip(signature.as_ref()).map(|(key, sign)| key ^ sign).collect());
-        let server_key = hmac_sha256(salted.as_slice(), b"Server Key");
-        self.expected = Some(hmac_sha256(server_key.as_ref(), signed.as_bytes()));
+        let proof = salted.client_key().proof(&signed);
+        self.expected = Some(hmac_sha256(salted.server_key().as_ref(), signed.as_bytes()));
         Ok(Zeroizing::new(format!("{without_proof},p={}", BASE64.encode(proof.as_slice()))))
     }
 }
@@ -152,12 +147,7 @@ pub(super) fn can_carry(username: &str, password: &str) -> bool {
 }
 
 fn prepared(text: &str) -> Result<Zeroizing<String>, ScramError> {
-    let prepared = stringprep::saslprep(text).map_err(|_| ScramError::Unprepared)?;
-    if prepared.is_empty() { Err(ScramError::Unprepared) } else { Ok(Zeroizing::new(prepared.into_owned())) }
-}
-
-fn hmac_sha256(key: &[u8], data: &[u8]) -> hmac::Tag {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data)
+    scram::prepared(text).ok_or(ScramError::Unprepared)
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ impl Part {
                 filename: self.filename(),
                 content_type: format!("{}/{}", self.major, self.subtype),
                 size: self.decoded_octets(),
+                ..Attachment::default()
             });
         }
     }

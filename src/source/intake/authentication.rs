@@ -23,6 +23,7 @@ use std::io;
 use tracing::{debug, warn};
 
 use super::delivery::Mail;
+use super::parsing::Parsing;
 use super::spool::Whole;
 use super::{Client, Path, Peer};
 use crate::event::{AccountName, Authentication};
@@ -36,10 +37,6 @@ use verifier::{Sender, Verifier};
 pub use config::{MessageAuthenticationConfig, MessageAuthenticationConfigError, NameServer};
 pub(crate) use verdict::{Refusal, Verdict, refused_for_all};
 pub use verifier::ResolverError;
-
-/// Above this, hashing takes long enough to hold up other sessions of its thread: about a millisecond.
-#[cfg(feature = "mail-auth")]
-const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// How it is found out who sent the mail that comes by one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +120,12 @@ impl Authenticator {
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub(super) async fn examine(&self, mail: &Mail, octets: Whole) -> io::Result<(Whole, Option<Authentication>)> {
+    pub(super) async fn examine(
+        &self,
+        mail: &Mail,
+        octets: Whole,
+        parsing: &Parsing,
+    ) -> io::Result<(Whole, Option<Authentication>)> {
         let (octets, found) = match mail.examine {
             Examine::Nothing => return Ok((octets, None)),
             Examine::Header if self.trusted_authserv_ids.is_empty() => return Ok((octets, None)),
@@ -132,7 +134,7 @@ impl Authenticator {
                 (octets, found)
             }
             Examine::Sender | Examine::Signatures => {
-                let found = self.verify(mail, octets).await;
+                let found = self.verify(mail, octets, parsing).await;
                 (mail.message.whole().await?, found)
             }
         };
@@ -149,14 +151,14 @@ impl Authenticator {
         Ok((octets, Some(found)))
     }
 
-    async fn verify(&self, mail: &Mail, octets: Whole) -> Authentication {
+    async fn verify(&self, mail: &Mail, octets: Whole, parsing: &Parsing) -> Authentication {
         let Client { address, helo, .. } = &mail.client;
         let sender = Sender {
             address: address.filter(|_| mail.examine == Examine::Sender),
             helo: helo.as_deref().unwrap_or_default(),
             mail_from: mail.from.as_ref().map(Path::as_str).unwrap_or_default(),
         };
-        verifier::verify(self.verifier.as_ref(), octets, sender).await
+        verifier::verify(self.verifier.as_ref(), parsing, octets, sender).await
     }
 
     /// What each recipient of `mail` wants done with it, in their order.

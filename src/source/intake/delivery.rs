@@ -5,21 +5,22 @@
 //! two equal messages may well be two (the same alert twice), and losing one would be worse.
 
 use std::fmt;
-use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 use jiff::{Timestamp, Unit};
 use tracing::{debug, warn};
 use uuid::fmt::Simple;
 
 use super::client::Client;
-use super::parsing::Parsing;
+use super::forward::{self, Forward};
 use super::path::Path;
 use super::routing::Destination;
-use super::spool::{Message, Whole};
-use super::{Examine, Refusal};
+use super::spool::Message;
+use super::{Examine, Intake, Refusal, keeping};
+use crate::attachments::Pending;
 use crate::event::{Authentication, Content, Draft, Envelope, EventKind, Origin, Priority};
-use crate::event_log::{Append, AppendError, DedupKey, EventLog};
+use crate::event_log::{Append, AppendError, DedupKey};
 use crate::message::summarise;
 
 /// One message with its envelope, to be committed.
@@ -41,24 +42,49 @@ pub(crate) struct Mail {
     pub message: Message,
 }
 
+impl Mail {
+    /// What an event of a recipient says of the envelope. Who wrote is content too, whether the message says so or the
+    /// envelope.
+    pub(super) fn envelope_for(&self, recipient: &Recipient) -> Option<Envelope> {
+        (recipient.destination.content > Content::None).then(|| Envelope {
+            mail_from: self.from.as_ref().map(Path::as_str).unwrap_or_default().to_owned(),
+            rcpt_to: recipient.path.as_str().to_owned(),
+            queue_id: self.queue_id.to_string(),
+        })
+    }
+}
+
 /// What was found of a message before it is committed.
 #[derive(Debug)]
 pub(super) struct Found {
     /// All of it.
-    pub octets: Whole,
+    pub octets: Bytes,
     /// Who sent it, as far as that is known.
     pub authentication: Option<Authentication>,
     /// For whom it is suspicious, in the recipients' order.
     pub suspicious: Vec<bool>,
+    /// To whom it goes on, in the recipients' order.
+    pub forwards: Vec<Forward>,
 }
 
 /// A recipient whose mail is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipient {
-    /// As the client wrote it.
+    /// As the client wrote it, but for a secret in it.
     pub path: Path,
     /// Where its mail goes.
     pub destination: Destination,
+}
+
+impl Recipient {
+    /// A recipient that the routing has sent somewhere. What is secret about its address ends here.
+    pub(crate) fn new(path: Path, destination: Destination) -> Self {
+        let Some(secret) = &destination.secret else { return Self { path, destination } };
+        let mut shown = path.as_str().to_owned();
+        secret.redact(&mut shown);
+        let path = Path::parse(&shown).unwrap_or_else(Path::postmaster);
+        Self { path, destination }
+    }
 }
 
 /// The name of one message in replies, events and log lines: a UUIDv7 in 32 hexadecimal digits.
@@ -104,26 +130,31 @@ pub(crate) enum Outcome {
 }
 
 /// Commits one message, of which all was `found` that is to be known; see [`super::Intake::take`].
-pub(super) async fn commit(
-    event_log: &EventLog,
-    parsing: &Parsing,
-    mail: Mail,
-    found: Found,
-    append_timeout: Duration,
-) -> Outcome {
+pub(super) async fn commit(intake: &Intake, mail: Mail, found: Found) -> Outcome {
+    let Intake { event_log, attachments, append_timeout, .. } = intake;
+    let (message, content) = (found.octets.clone(), content_of(&mail.recipients));
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
-    let append = match parsing.run(size, move || append_of(&mail, &found, received)).await {
-        Ok(append) => append,
+    let parsed = async {
+        let append = intake.parsing.run(size, move || append_of(&mail, &found, received)).await?;
+        keeping::keep(attachments.as_ref(), append, message, content).await
+    };
+    let (append, mut kept) = match parsed.await {
+        Ok(parsed) => parsed,
         Err(err) => {
             warn!(%queue_id, size, error = %err, "message not parsed");
             return Outcome::Failed;
         }
     };
-    match tokio::time::timeout(append_timeout, event_log.append(append)).await {
+    // Whether the log has the events is known only when it says so.
+    kept.iter_mut().for_each(Pending::leave);
+    match tokio::time::timeout(*append_timeout, event_log.append(append)).await {
         Ok(Ok(appended)) => {
+            if let Some(kept) = kept {
+                kept.settle(&appended).await;
+            }
             let repeated = appended.iter().filter(|appended| appended.repeated).count();
             debug!(%queue_id, size, recipients, repeated, "message committed");
             Outcome::Committed
@@ -131,7 +162,10 @@ pub(super) async fn commit(
         Ok(Err(err)) => {
             warn!(%queue_id, size, error = %err, "message not committed, its sender tries again later");
             match err {
-                AppendError::NoSpace(_) => Outcome::NoSpace,
+                AppendError::NoSpace(_) | AppendError::OutboxFull => {
+                    kept.into_iter().for_each(Pending::discard);
+                    Outcome::NoSpace
+                }
                 AppendError::Closed => Outcome::ShuttingDown,
                 _ => Outcome::Failed,
             }
@@ -143,51 +177,71 @@ pub(super) async fn commit(
     }
 }
 
+/// How much of a message is summarised for all of these. The Message-ID is needed even where no account wants anything of
+/// the message in its events.
+fn content_of(recipients: &[Recipient]) -> Content {
+    recipients.iter().map(|recipient| recipient.destination.content).fold(Content::Envelope, Content::max)
+}
+
 /// One event for each mailbox that the message is for.
 fn append_of(mail: &Mail, found: &Found, received: Timestamp) -> Append {
-    let Found { octets: message, authentication, suspicious } = found;
-    let Mail { origin, queue_id, from, recipients, .. } = mail;
-    // The Message-ID is needed even where no account wants anything of the message in its events.
-    let contents = recipients.iter().map(|recipient| recipient.destination.content);
-    let mut summary = summarise(message, contents.fold(Content::Envelope, Content::max));
+    let Found { octets: message, authentication, suspicious, forwards } = found;
+    let Mail { origin, recipients, .. } = mail;
+    let mailboxes = mailboxes(recipients);
+    let mut summary = summarise(message, content_of(recipients));
     summary.received = Some(received);
     summary.size = Some(message.len() as u64);
     summary.authentication.clone_from(authentication);
+    for secret in recipients.iter().filter_map(|recipient| recipient.destination.secret.as_ref()) {
+        let shown = [&mut summary.to, &mut summary.cc].into_iter().flatten();
+        shown.for_each(|shown| secret.redact(&mut shown.address));
+    }
     let digest = summary.message_id.is_some().then(|| digest(&SHA256, message));
-    let mail_from = from.as_ref().map(Path::as_str).unwrap_or_default();
 
     let mut append = Append::new();
-    for (at, recipient) in recipients.iter().enumerate() {
-        let to = &recipient.destination;
-        let earlier = recipients.iter().take(at).map(|earlier| &earlier.destination);
-        if earlier.into_iter().any(|earlier| earlier == to) {
-            continue; // Two addresses of one mailbox: it is still one message in it.
-        }
+    for (at, recipient, to) in mailboxes {
         let mut draft = Draft::in_mailbox(EventKind::MessageNew, *origin, &to.account, &to.mailbox);
+        draft.topics.extend(to.topics);
         draft.message = summary.clone().trimmed_to(to.content);
         if let Some(message) = draft.message.as_mut().filter(|_| suspicious.get(at) == Some(&true)) {
             message.authentication.get_or_insert_default().suspicious = true;
             message.priority = Priority::Low;
         }
-        // Who wrote is content too, whether the message says so or the envelope.
-        draft.envelope = (to.content > Content::None).then(|| Envelope {
-            mail_from: mail_from.to_owned(),
-            rcpt_to: recipient.path.as_str().to_owned(),
-            queue_id: queue_id.to_string(),
-        });
+        draft.envelope = mail.envelope_for(recipient);
         let key = digest.as_ref().map(|digest| {
             DedupKey::of(&[b"smtp", to.account.as_str().as_bytes(), to.mailbox.as_bytes(), digest.as_ref()])
         });
         append.push(draft, key);
     }
+    forward::send_on(&mut append, mail, message, forwards, digest.as_ref().map(AsRef::as_ref), received);
     append
+}
+
+/// The mailboxes of all recipients, each once and with its first recipient and the place of that: two addresses of one
+/// mailbox are still one message in it, on the topics of both.
+fn mailboxes(recipients: &[Recipient]) -> Vec<(usize, &Recipient, Destination)> {
+    let mut mailboxes: Vec<(usize, &Recipient, Destination)> = Vec::new();
+    for (at, recipient) in recipients.iter().enumerate() {
+        let to = &recipient.destination;
+        let is_same = |known: &Destination| known.account == to.account && known.mailbox == to.mailbox;
+        let Some((.., known)) = mailboxes.iter_mut().find(|(.., known)| is_same(known)) else {
+            mailboxes.push((at, recipient, to.clone()));
+            continue;
+        };
+        for topic in &to.topics {
+            if !known.topics.contains(topic) {
+                known.topics.push(topic.clone());
+            }
+        }
+    }
+    mailboxes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::{AccountName, Event, TopicMatcher};
-    use crate::event_log::{EventLogConfig, Selection};
+    use crate::event_log::{EventLog, EventLogConfig, Selection};
     use crate::source::intake::Peer;
 
     fn path(text: &str) -> Path {
@@ -199,11 +253,7 @@ mod tests {
     async fn what_the_envelope_says_is_content_too() {
         let recipient = |name: &str, content| Recipient {
             path: path(&format!("{name}@example.org")),
-            destination: Destination {
-                account: AccountName::parse(name).unwrap(),
-                mailbox: "INBOX".to_owned(),
-                content,
-            },
+            destination: Destination::new(AccountName::parse(name).unwrap(), "INBOX", content),
         };
         let mail = Mail {
             origin: Origin::Lmtp,
@@ -215,9 +265,10 @@ mod tests {
             message: Message::from(b"Subject: s\r\n\r\nbody\r\n".to_vec()),
         };
         let found = Found {
-            octets: mail.message.whole().await.unwrap(),
+            octets: mail.message.whole().await.unwrap().into_bytes(),
             authentication: Some(Authentication::default()),
             suspicious: vec![true, true],
+            forwards: Vec::new(),
         };
         let append = append_of(&mail, &found, Timestamp::UNIX_EPOCH);
         let folder = tempfile::tempdir().unwrap();

@@ -39,6 +39,12 @@ impl Path {
         Some(Self { text: text.into(), local_len })
     }
 
+    /// The one address without a domain.
+    pub(crate) fn postmaster() -> Self {
+        let text = "postmaster";
+        Self { text: text.into(), local_len: text.len() }
+    }
+
     /// The address as the peer wrote it.
     pub(crate) fn as_str(&self) -> &str {
         &self.text

@@ -1,13 +1,32 @@
-//! Which account and mailbox a recipient means. Pure: made once from the configuration, asked at every RCPT.
+//! Which account, mailbox and topics a recipient means. Pure: made from the configuration, asked at every RCPT.
 //!
-//! The receiver relays nothing. An address belongs to an account that lists it, or, for clients on this machine, to
-//! the account that its local part names in one of the local domains; everything else is refused.
+//! What names an address most exactly decides: the address itself, then what is before its `+`, then a pattern, then a
+//! regular expression, then all of its domain. The receiver relays nothing: an address that leads to no account is
+//! refused. An address with a secret that is missing or wrong is like one that is not there at all.
+
+mod build;
+mod config;
+mod secret;
+mod secrets;
+mod table;
+mod template;
+mod wildcards;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use regex::Regex;
+
+use self::table::{Domain, Exact, Target};
 use super::path::Path;
-use crate::event::{AccountName, Content};
-use crate::registry::Account;
+use crate::event::{AccountName, Content, Topic};
+use crate::registry::ForwardTo;
+
+pub use build::RoutingError;
+pub use config::RouteConfig;
+pub(crate) use secret::AddressSecret;
+pub use secrets::AddressSecrets;
+pub use table::Entry;
 
 /// The mailbox of an address that names none (RFC 9051 §5.1 spells it so).
 const INBOX: &str = "INBOX";
@@ -15,48 +34,17 @@ const INBOX: &str = "INBOX";
 /// The addresses that mail is taken for.
 #[derive(Debug, Clone, Default)]
 pub struct Routing {
-    /// `local@domain` in lower case, or `postmaster` alone.
-    addresses: HashMap<String, Owner>,
-    /// Domains of `addresses`.
-    domains: HashSet<String>,
+    exact: Exact,
+    /// By their names in lower case; those of `exact` too, so that their other local parts are known to be nobody's.
+    domains: HashMap<String, Domain>,
+    /// In the order of the configuration.
+    expressions: Vec<(Regex, Arc<Target>)>,
     /// In lower case. Any local part is an account in these, for clients on this machine.
     local_domains: HashSet<String>,
     /// Configured accounts by their name in lower case.
-    accounts: HashMap<String, Owner>,
-    postmaster: Option<Owner>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Owner {
-    account: AccountName,
-    content: Content,
-}
-
-/// Why the configuration does not say where mail goes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RoutingError {
-    /// An entry of `addresses` is no address.
-    #[error("account `{account}` lists the address `{address}`, which is not of the form `local@domain`")]
-    Address {
-        /// The account.
-        account: AccountName,
-        /// Its entry.
-        address: String,
-    },
-    /// One address in two accounts.
-    #[error("the accounts `{first}` and `{second}` both list the address `{address}`; remove it from one of them")]
-    Twice {
-        /// The account that lists it first.
-        first: AccountName,
-        /// The other one.
-        second: AccountName,
-        /// The address.
-        address: String,
-    },
-    /// An entry of `local_domains` is no domain.
-    #[error("`smtp.local_domains` lists `{0}`, which is not a domain")]
-    Domain(String),
+    accounts: HashMap<String, Arc<Target>>,
+    postmaster: Option<Arc<Target>>,
+    has_secrets: bool,
 }
 
 /// Where the client is.
@@ -75,6 +63,21 @@ pub(crate) struct Destination {
     pub mailbox: String,
     /// How much of a message the account's events carry.
     pub content: Content,
+    /// Topics beside that of the mailbox.
+    pub topics: Vec<Topic>,
+    /// Where the message goes on to.
+    pub forward: Option<Arc<ForwardTo>>,
+    /// What the address had to end with, so that it is shown nowhere.
+    pub secret: Option<AddressSecret>,
+}
+
+impl Destination {
+    /// A mailbox of an account, and nothing beside; INBOX is the one name without case (RFC 9051 §5.1).
+    pub(crate) fn new(account: AccountName, mailbox: &str, content: Content) -> Self {
+        let inbox = mailbox.is_empty() || mailbox.eq_ignore_ascii_case(INBOX);
+        let mailbox = if inbox { INBOX } else { mailbox }.to_owned();
+        Self { account, mailbox, content, topics: Vec::new(), forward: None, secret: None }
+    }
 }
 
 /// Why a recipient is refused.
@@ -86,197 +89,139 @@ pub(crate) enum NoRoute {
     ForeignDomain,
 }
 
+/// One way to read a local part: all of it, or what is left when its end is a secret.
+#[derive(Debug, Clone, Copy)]
+struct Reading<'a> {
+    local: &'a str,
+    /// `local` in lower case.
+    lower: &'a str,
+    secret: Option<&'a str>,
+}
+
+impl<'a> Reading<'a> {
+    /// Whether a place that wants a secret, or none, takes this.
+    fn opens(&self, target: &Target) -> bool {
+        match (&target.secret, self.secret) {
+            (None, None) => true,
+            (Some(wanted), Some(given)) => wanted.is(given),
+            _ => false,
+        }
+    }
+
+    /// What is before the first `+`, in lower case, and what is behind it.
+    fn split(&self) -> (&'a str, &'a str) {
+        let (base, _) = self.lower.split_once('+').unwrap_or((self.lower, ""));
+        let (_, detail) = self.local.split_once('+').unwrap_or((self.local, ""));
+        (base, detail)
+    }
+}
+
+/// Where an entry of the configuration leads that is about the recipient; what it makes of it may be nothing.
+type Found = Result<Destination, NoRoute>;
+
 impl Routing {
-    /// Learns who lists which address. `local_domains` is the setting of this name.
-    ///
-    /// # Errors
-    /// See [`RoutingError`].
-    pub fn new(accounts: &[Account], local_domains: Option<&[String]>) -> Result<Self, RoutingError> {
-        let mut routing = Self::default();
-        for account in accounts {
-            let owner = Owner { account: account.name.clone(), content: account.content };
-            routing.accounts.insert(account.name.as_str().to_ascii_lowercase(), owner.clone());
-            for address in &account.addresses {
-                routing.insert(address, &owner)?;
-            }
-        }
-        let only_localhost = ["localhost".to_owned()];
-        let local_domains = local_domains.unwrap_or(if accounts.is_empty() { &only_localhost } else { &[] });
-        for domain in local_domains {
-            let path = Path::parse(&format!("postmaster@{domain}")).filter(|_| !domain.starts_with('['));
-            path.ok_or_else(|| RoutingError::Domain(domain.clone()))?;
-            routing.local_domains.insert(domain.to_ascii_lowercase());
-        }
-        Ok(routing)
-    }
-
-    fn insert(&mut self, address: &str, owner: &Owner) -> Result<(), RoutingError> {
-        let wrong = || RoutingError::Address { account: owner.account.clone(), address: address.to_owned() };
-        let path = Path::parse(address).ok_or_else(wrong)?;
-        let local = path.local().to_ascii_lowercase();
-        match self.addresses.insert(key(&local, path.domain()), owner.clone()) {
-            Some(first) if first != *owner => {
-                let (first, second) = (first.account, owner.account.clone());
-                return Err(RoutingError::Twice { first, second, address: address.to_owned() });
-            }
-            _ => {}
-        }
-        if local == "postmaster" && (self.postmaster.is_none() || path.domain().is_none()) {
-            self.postmaster = Some(owner.clone());
-        }
-        self.domains.extend(path.domain().map(str::to_ascii_lowercase));
-        Ok(())
-    }
-
-    /// The account and mailbox of `recipient`.
+    /// The account, mailbox and topics of `recipient`.
     pub(crate) fn route(&self, recipient: &Path, peer: Peer) -> Result<Destination, NoRoute> {
-        let (plain, domain) = (recipient.local(), recipient.domain());
-        let lower = plain.to_ascii_lowercase();
-        if let Some(owner) = self.addresses.get(&key(&lower, domain)) {
-            return Ok(owner.mailbox(""));
+        let local = recipient.local();
+        let lower = local.to_ascii_lowercase();
+        let domain = recipient.domain().map(str::to_ascii_lowercase);
+        let readings = self.readings(&local, &lower);
+        let Some(domain) = domain.as_deref() else { return self.without_domain(&readings, peer) };
+        // Each step for all readings before the next step for any: what is named more exactly wins, secret or not.
+        let steps = [Self::by_address, Self::by_base, Self::by_pattern, Self::by_expression, Self::by_domain];
+        for step in steps {
+            if let Some(found) = readings.iter().find_map(|reading| step(self, reading, domain)) {
+                return found;
+            }
         }
-        let Some(domain) = domain else {
-            return match &self.postmaster {
-                Some(owner) => Ok(owner.mailbox("")),
-                None if peer == Peer::Loopback && !self.local_domains.is_empty() => self.named(&lower, ""),
-                None => Err(NoRoute::UnknownRecipient),
-            };
-        };
-        let (_, detail) = plain.split_once('+').unwrap_or((&plain, ""));
-        let (base, _) = lower.split_once('+').unwrap_or((&lower, ""));
-        if let Some(owner) = self.addresses.get(&key(base, Some(domain))) {
-            return Ok(owner.mailbox(detail));
-        }
-        let domain = domain.to_ascii_lowercase();
-        if peer == Peer::Loopback && self.local_domains.contains(&domain) {
-            self.named(base, detail)
-        } else if self.domains.contains(&domain) {
+        if peer == Peer::Loopback && self.local_domains.contains(domain) {
+            readings.iter().find_map(|reading| self.by_name(reading)).ok_or(NoRoute::UnknownRecipient)
+        } else if self.domains.contains_key(domain) {
             Err(NoRoute::UnknownRecipient)
         } else {
             Err(NoRoute::ForeignDomain)
         }
     }
 
-    /// The account that a local part of a local domain names. It need not be configured.
-    fn named(&self, local: &str, detail: &str) -> Result<Destination, NoRoute> {
-        if let Some(owner) = self.accounts.get(local) {
-            return Ok(owner.mailbox(detail));
+    fn readings<'a>(&self, local: &'a str, lower: &'a str) -> Vec<Reading<'a>> {
+        let mut readings = vec![Reading { local, lower, secret: None }];
+        for separator in ['+', '.'].into_iter().filter(|_| self.has_secrets) {
+            if let Some((rest, secret)) = local.rsplit_once(separator) {
+                let lower = lower.get(..rest.len()).unwrap_or_default();
+                readings.push(Reading { local: rest, lower, secret: Some(secret) });
+            }
         }
-        let account = AccountName::parse(local).map_err(|_| NoRoute::UnknownRecipient)?;
-        Ok(Owner { account, content: Content::default() }.mailbox(detail))
+        readings
     }
-}
 
-impl Owner {
-    /// A mailbox of the account; INBOX is the one name without case (RFC 9051 §5.1).
-    fn mailbox(&self, detail: &str) -> Destination {
-        let inbox = detail.is_empty() || detail.eq_ignore_ascii_case(INBOX);
-        let mailbox = if inbox { INBOX } else { detail }.to_owned();
-        Destination { account: self.account.clone(), mailbox, content: self.content }
+    fn by_address(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
+        let target = self.exact.of(reading.lower, Some(domain)).filter(|target| reading.opens(target))?;
+        Some(target.destination("", &[]))
     }
-}
 
-/// Not ambiguous, although a local part may hold an `@`: a domain holds none.
-fn key(local_lower: &str, domain: Option<&str>) -> String {
-    let mut key = String::with_capacity(local_lower.len() + 1 + domain.map_or(0, str::len));
-    key.push_str(local_lower);
-    if let Some(domain) = domain {
-        key.push('@');
-        key.push_str(domain);
-        key.make_ascii_lowercase();
+    fn by_base(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
+        let (base, detail) = reading.split();
+        let target = self.exact.of(base, Some(domain)).filter(|target| reading.opens(target))?;
+        Some(target.destination(detail, &[]))
     }
-    key
+
+    fn by_pattern(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
+        let known = &self.domains.get(domain)?.wildcards;
+        let (base, detail) = reading.split();
+        // A pattern that has a `+` itself is one of whole local parts.
+        let whole = known.find(reading.lower, |wildcard, to| wildcard.has_plus() && reading.opens(to));
+        let before_plus = known.find(base, |wildcard, to| !wildcard.has_plus() && reading.opens(to));
+        let (wildcard, target) =
+            [before_plus, whole].into_iter().flatten().max_by_key(|(wildcard, _)| wildcard.literal_len())?;
+        let (lower, detail) = if wildcard.has_plus() { (reading.lower, "") } else { (base, detail) };
+        let places = wildcard.captures(lower)?;
+        let captures: Vec<&str> =
+            places.into_iter().map(|(from, to)| reading.local.get(from..to).unwrap_or_default()).collect();
+        Some(target.destination(detail, &captures))
+    }
+
+    fn by_expression(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
+        if self.expressions.is_empty() {
+            return None;
+        }
+        let address = format!("{}@{domain}", reading.local);
+        self.expressions.iter().filter(|(_, target)| reading.opens(target)).find_map(|(expression, target)| {
+            let found = expression.captures(&address)?;
+            let captures: Vec<&str> =
+                found.iter().skip(1).map(|capture| capture.map_or("", |capture| capture.as_str())).collect();
+            Some(target.destination("", &captures))
+        })
+    }
+
+    fn by_domain(&self, reading: &Reading<'_>, domain: &str) -> Option<Found> {
+        let target = self.domains.get(domain)?.catch_all.as_ref().filter(|target| reading.opens(target))?;
+        let (base, detail) = reading.split();
+        let base = reading.local.get(..base.len()).unwrap_or_default();
+        Some(target.destination(detail, &[base]))
+    }
+
+    /// The account that a local part of a local domain names. It need not be configured.
+    fn by_name(&self, reading: &Reading<'_>) -> Option<Destination> {
+        let (base, detail) = reading.split();
+        match self.accounts.get(base) {
+            Some(target) => target.destination(detail, &[]).ok().filter(|_| reading.opens(target)),
+            None if reading.secret.is_some() => None,
+            None => AccountName::parse(base).ok().map(|name| Destination::new(name, detail, Content::default())),
+        }
+    }
+
+    /// `postmaster`, the one address that may lack its domain (RFC 5321 §4.5.1).
+    fn without_domain(&self, readings: &[Reading<'_>], peer: Peer) -> Result<Destination, NoRoute> {
+        let whole = |reading: &&Reading<'_>| reading.secret.is_none();
+        let reading = readings.iter().find(whole).ok_or(NoRoute::UnknownRecipient)?;
+        let found = match &self.postmaster {
+            Some(target) => target.destination("", &[]).ok().filter(|_| reading.opens(target)),
+            None if peer == Peer::Loopback && !self.local_domains.is_empty() => self.by_name(reading),
+            None => None,
+        };
+        found.ok_or(NoRoute::UnknownRecipient)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn account(name: &str, addresses: &[&str]) -> Account {
-        Account {
-            content: Content::Envelope,
-            addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
-            ..Account::new(AccountName::parse(name).unwrap())
-        }
-    }
-
-    type Found = Result<(String, String, Content), NoRoute>;
-
-    fn route(routing: &Routing, address: &str, peer: Peer) -> Found {
-        let found = routing.route(&Path::parse(address).unwrap(), peer)?;
-        Ok((found.account.to_string(), found.mailbox, found.content))
-    }
-
-    fn found(account: &str, mailbox: &str) -> (String, String, Content) {
-        (account.into(), mailbox.into(), Content::Envelope)
-    }
-
-    #[test]
-    fn listed_addresses_are_taken_from_everywhere() {
-        let accounts =
-            [account("alice", &["Alice@Example.org", "a+b@example.org"]), account("bob", &["bob@x.example"])];
-        let routing = Routing::new(&accounts, None).unwrap();
-        let remote = |address| route(&routing, address, Peer::Remote);
-        assert_eq!(remote("aLICE@eXAMPLE.org"), Ok(found("alice", "INBOX")));
-        assert_eq!(remote("alice+Lists/rust@example.org"), Ok(found("alice", "Lists/rust")));
-        assert_eq!(remote("alice+a+b@example.org"), Ok(found("alice", "a+b")));
-        assert_eq!(remote("alice+@example.org"), Ok(found("alice", "INBOX")));
-        assert_eq!(remote("alice+inbox@example.org"), Ok(found("alice", "INBOX")));
-        assert_eq!(remote("\"alice+two words\"@example.org"), Ok(found("alice", "two words")));
-        assert_eq!(remote("a+b@example.org"), Ok(found("alice", "INBOX")), "an exact address wins");
-        assert_eq!(remote("a@example.org"), Err(NoRoute::UnknownRecipient));
-        assert_eq!(remote("alice@x.example"), Err(NoRoute::UnknownRecipient));
-        assert_eq!(remote("alice@elsewhere.example"), Err(NoRoute::ForeignDomain));
-        assert_eq!(remote("\"alice@example.org\"@evil.example"), Err(NoRoute::ForeignDomain));
-        assert_eq!(route(&routing, "alice@localhost", Peer::Loopback), Err(NoRoute::ForeignDomain));
-    }
-
-    #[test]
-    fn local_domains_are_for_this_machine_only() {
-        let domains = ["Box.Lan".to_owned()];
-        let routing = Routing::new(&[account("Alice", &["alice@example.org"])], Some(&domains)).unwrap();
-        assert_eq!(route(&routing, "alice+x@box.lan", Peer::Loopback), Ok(found("Alice", "x")));
-        let unconfigured = Ok(("cron".into(), "INBOX".into(), Content::default()));
-        assert_eq!(route(&routing, "Cron@box.lan", Peer::Loopback), unconfigured);
-        assert_eq!(route(&routing, "+x@box.lan", Peer::Loopback), Err(NoRoute::UnknownRecipient));
-        assert_eq!(route(&routing, "cron@box.lan", Peer::Remote), Err(NoRoute::ForeignDomain));
-    }
-
-    #[test]
-    fn without_any_account_localhost_is_local() {
-        let routing = Routing::new(&[], None).unwrap();
-        let alice = Ok(("alice".into(), "INBOX".into(), Content::default()));
-        assert_eq!(route(&routing, "alice@localhost", Peer::Loopback), alice);
-        assert_eq!(route(&routing, "alice@[127.0.0.1]", Peer::Loopback), Err(NoRoute::ForeignDomain));
-        assert_eq!(route(&routing, "alice@localhost", Peer::Remote), Err(NoRoute::ForeignDomain));
-        let nowhere = Routing::new(&[], Some(&[])).unwrap();
-        assert_eq!(route(&nowhere, "alice@localhost", Peer::Loopback), Err(NoRoute::ForeignDomain));
-    }
-
-    #[test]
-    fn postmaster_needs_no_domain() {
-        let listed = Routing::new(&[account("alice", &["postmaster@example.org"])], None).unwrap();
-        assert_eq!(route(&listed, "Postmaster", Peer::Remote), Ok(found("alice", "INBOX")));
-        let alone =
-            Routing::new(&[account("a", &["postmaster@x.example"]), account("b", &["postmaster"])], None).unwrap();
-        assert_eq!(route(&alone, "postmaster", Peer::Remote), Ok(found("b", "INBOX")));
-        let nobody = Routing::new(&[account("alice", &["alice@example.org"])], None).unwrap();
-        assert_eq!(route(&nobody, "postmaster", Peer::Loopback), Err(NoRoute::UnknownRecipient));
-        let local = Routing::new(&[], None).unwrap();
-        assert!(route(&local, "postmaster", Peer::Loopback).is_ok());
-        assert_eq!(route(&local, "postmaster", Peer::Remote), Err(NoRoute::UnknownRecipient));
-    }
-
-    #[test]
-    fn contradictions_are_errors_that_name_both() {
-        let twice = [account("alice", &["a@b.example"]), account("bob", &["A@B.example"])];
-        let err = Routing::new(&twice, None).unwrap_err().to_string();
-        assert!(err.contains("alice") && err.contains("bob"), "{err}");
-        assert!(Routing::new(&[account("alice", &["a@b.example", "A@b.example"])], None).is_ok());
-        let wrong = Routing::new(&[account("alice", &["alice"])], None);
-        assert!(matches!(wrong, Err(RoutingError::Address { .. })), "{wrong:?}");
-        for domain in ["", "a b", "[127.0.0.1]", "a@b"] {
-            assert_eq!(Routing::new(&[], Some(&[domain.into()])).unwrap_err(), RoutingError::Domain(domain.into()));
-        }
-    }
-}
+mod tests;

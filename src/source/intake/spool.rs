@@ -47,7 +47,7 @@ impl Message {
     /// Nothing is lost when the future is dropped.
     pub(crate) async fn whole(&self) -> io::Result<Whole> {
         match self {
-            Self::Memory(octets) => Ok(Whole { octets: octets.clone(), _place: None }),
+            Self::Memory(octets) => Ok(Whole { octets: octets.clone(), place: None }),
             Self::Spooled(file) => file.read().await,
         }
     }
@@ -63,7 +63,20 @@ impl From<Vec<u8>> for Message {
 #[derive(Debug)]
 pub(crate) struct Whole {
     octets: Bytes,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Whole {
+    /// The octets, for whoever keeps them for longer: the place is free when the last of their clones is gone.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        if self.place.is_some() { Bytes::from_owner(self) } else { self.octets }
+    }
+}
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
 }
 
 impl Deref for Whole {
@@ -145,13 +158,13 @@ impl SpoolFile {
 
     async fn read(&self) -> io::Result<Whole> {
         let Some(file) = self.file.clone() else {
-            return Ok(Whole { octets: Bytes::new(), _place: None });
+            return Ok(Whole { octets: Bytes::new(), place: None });
         };
         let (place, len) = (place_in(&self.spool.whole).await, self.len);
         let read = move || {
             let mut octets = vec![0; len];
             file.read_exact_at(&mut octets, 0)?;
-            Ok(Whole { octets: octets.into(), _place: place })
+            Ok(Whole { octets: octets.into(), place })
         };
         spawn_blocking(read).await?
     }

@@ -75,6 +75,7 @@ fn attachment(part: &BodyPart) -> Attachment {
         filename: part.name.as_deref().and_then(message::decoded_line),
         content_type: part.r#type.as_deref().and_then(message::decoded_line).unwrap_or_default().to_ascii_lowercase(),
         size: part.size.unwrap_or_default(),
+        ..Attachment::default()
     }
 }
 

@@ -117,7 +117,7 @@ impl Shared {
                 continue;
             };
             match routing.route(&path, peer) {
-                Ok(destination) => recipients.push(Recipient { path, destination }),
+                Ok(destination) => recipients.push(Recipient::new(path, destination)),
                 Err(NoRoute::UnknownRecipient) => {
                     refused.push(Refused { address: address.clone(), reason: "no such recipient here" });
                 }

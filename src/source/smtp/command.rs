@@ -1,9 +1,9 @@
 //! SMTP commands: one line without its CRLF becomes a [`Command`], or the reason why it is none.
 //!
 //! Nothing here knows in which order commands may come (that is `session`) or which recipients exist (`routing`).
-//! AUTH has its place in [`parse`] when the receiver learns it.
 
 use super::parameter::{self, MailParameters};
+use super::sasl::{Mechanism, Secret};
 use super::xclient::{self, Told};
 use crate::source::intake::{Path, bracketed};
 
@@ -41,8 +41,19 @@ pub(super) enum Command {
     XClient(Told),
     /// TLS is wanted (RFC 3207).
     StartTls,
+    /// The client wants to log in (RFC 4954).
+    Auth(Auth),
     /// The session is over.
     Quit,
+}
+
+/// `AUTH mechanism [initial-response]`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Auth {
+    /// None where nobody knows it.
+    pub mechanism: Option<Mechanism>,
+    /// In its base64.
+    pub initial: Option<Secret>,
 }
 
 /// `MAIL FROM`, with the parameters of the extensions that are announced.
@@ -128,9 +139,10 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
         _ if is("NOOP") => Ok(Command::Noop),
         _ if is("QUIT") => alone(Command::Quit),
         _ if is("STARTTLS") => alone(Command::StartTls),
+        _ if is("AUTH") => parse_auth(argument),
         _ if is("HELP") => Ok(Command::Help),
         _ if is("VRFY") => named("501 5.5.4 Syntax: VRFY address").map(|_| Command::Vrfy),
-        _ if ["EXPN", "AUTH", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
+        _ if ["EXPN", "ETRN"].into_iter().any(is) => Err(CommandError::NotImplemented),
         _ if is("XCLIENT") => xclient::parse(argument).map(Command::XClient),
         _ if is("XFORWARD") => Err(CommandError::NotAuthorized),
         _ if FOREIGN.iter().any(|name| verb.eq_ignore_ascii_case(name)) => Err(CommandError::OtherProtocol),
@@ -148,6 +160,14 @@ fn parse_mail(argument: &[u8]) -> Result<Mail, CommandError> {
     let argument = after_keyword(argument, "FROM:").ok_or(CommandError::ReversePath)?;
     let (from, parameters) = bracketed(argument).ok_or(CommandError::ReversePath)?;
     Ok(Mail { from, parameters: parameter::of_mail(parameters)? })
+}
+
+fn parse_auth(argument: &[u8]) -> Result<Command, CommandError> {
+    const USAGE: CommandError = CommandError::Argument("501 5.5.4 Syntax: AUTH mechanism [initial-response]");
+    let mut words = std::str::from_utf8(argument).map_err(|_| USAGE)?.split_ascii_whitespace();
+    let mechanism = Mechanism::parse(words.next().ok_or(USAGE)?.as_bytes());
+    let initial = words.next().map(Secret::new);
+    if words.next().is_some() { Err(USAGE) } else { Ok(Command::Auth(Auth { mechanism, initial })) }
 }
 
 /// RFC 3030 §2.
@@ -198,6 +218,9 @@ mod tests {
         assert_eq!(parse(b"noop whatever"), Ok(Command::Noop));
         assert_eq!(parse(b"VRFY alice"), Ok(Command::Vrfy));
         assert_eq!(parse(b"QUIT"), Ok(Command::Quit));
+        let (mechanism, initial) = (Some(Mechanism::ScramSha256), Some(Secret::new("eA==")));
+        assert_eq!(parse(b"AUTH scram-sha-256 eA=="), Ok(Command::Auth(Auth { mechanism, initial })));
+        assert_eq!(parse(b"AUTH GSSAPI"), Ok(Command::Auth(Auth { mechanism: None, initial: None })));
         assert_eq!(parse(b"BDAT 86 last"), Ok(Command::Bdat { octets: 86, last: true }));
         assert_eq!(parse(b"bdat 0"), Ok(Command::Bdat { octets: 0, last: false }));
         let far_too_many = parse(format!("BDAT {}", "9".repeat(30)).as_bytes());
@@ -232,6 +255,8 @@ mod tests {
             ("STARTTLS now", "501 5.5.4"),
             ("VRFY", "501 5.5.4"),
             ("LHLO", "501 5.5.4"),
+            ("AUTH", "501 5.5.4"),
+            ("AUTH PLAIN a b", "501 5.5.4"),
             ("BDAT", "501 5.5.4"),
             ("BDAT -1", "501 5.5.4"),
             ("BDAT x LAST", "501 5.5.4"),

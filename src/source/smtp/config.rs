@@ -1,5 +1,6 @@
 //! `[smtp]`: what the receiver listens on, and the bounds of what it takes.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -11,7 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::limits::ListenerSettings;
 use super::session::Role;
 use super::tls::TlsFiles;
-use crate::source::intake::{Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, WHOLE_MAX};
+use super::users::UserConfig;
+use crate::source::forward::{ForwardConfig, ForwardConfigError};
+use crate::source::intake::{
+    Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, RouteConfig, WHOLE_MAX,
+};
 use crate::source::networks::Networks;
 
 /// `[smtp]`: the SMTP receiver.
@@ -73,17 +78,36 @@ pub struct SmtpConfig {
     /// Domains in which clients on this machine may write to any account by its name: `account+mailbox@localhost`.
     /// Default: `["localhost"]` while no account is configured, else none.
     pub local_domains: Option<Vec<String>>,
+    /// Messages a minute from one IPv4 address or IPv6 /64 network on each listener; the next is to be sent later. Default:
+    /// as many as come.
+    pub messages_per_minute_max: Option<NonZeroU32>,
+    /// Failed logins of one name from one address, after which it is refused there for `auth_lockout`. Default: 10.
+    pub auth_failures_max: NonZeroU32,
+    /// How long the answer to the first failed login waits; each further one waits twice as long, up to 30 s. Default:
+    /// `"1s"`.
+    #[serde(with = "humantime_serde")]
+    pub auth_failure_delay: Duration,
+    /// How long failed logins count. Default: `"15m"`.
+    #[serde(with = "humantime_serde")]
+    pub auth_lockout: Duration,
+    /// Who may log in on listeners whose role is `"submission"`. Default: none.
+    pub user: Vec<UserConfig>,
     /// How it is found out who really sent a message.
     pub message_authentication: MessageAuthenticationConfig,
+    /// Where mail goes beyond what accounts' `addresses` say, each an account's. Default: none.
+    pub route: Vec<RouteConfig>,
     /// More sockets to receive mail on, each with what is spoken there. Default: none.
     pub listener: Vec<ListenerConfig>,
+    /// The smart host that mail goes on through, for accounts and routes with a `forward`. Default: none.
+    pub forward: Option<ForwardConfig>,
 }
 
 /// `[[smtp.listener]]`: one more socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {
-    /// What is spoken: `"smtp"`, or `"lmtp"` for a mail server that hands over mail for final delivery.
+    /// What is spoken: `"smtp"`, `"submission"` for programs that log in first, or `"lmtp"` for a mail server that hands
+    /// over mail for final delivery.
     pub role: Role,
     /// Address and port, or the absolute path of a Unix socket.
     pub listen: SocketAddress,
@@ -119,6 +143,9 @@ pub struct ListenerConfig {
     /// `smtp.sessions_per_address_max`, counted together.
     #[serde(default)]
     pub sessions_per_address_max: Option<NonZeroUsize>,
+    /// Messages a minute from one address here. Default: `smtp.messages_per_minute_max`.
+    #[serde(default)]
+    pub messages_per_minute_max: Option<NonZeroU32>,
     /// How long a command may take here. Default: `smtp.command_timeout`.
     #[serde(default, with = "humantime_serde")]
     pub command_timeout: Option<Duration>,
@@ -150,6 +177,7 @@ impl ListenerConfig {
             recipients_max: None,
             sessions_max: None,
             sessions_per_address_max: None,
+            messages_per_minute_max: None,
             command_timeout: None,
             data_bytes_per_second_min: None,
             reply_timeout: None,
@@ -273,8 +301,15 @@ impl Default for SmtpConfig {
             append_timeout: Duration::from_secs(30),
             received_max: NonZeroUsize::MIN.saturating_add(Intake::RECEIVED_MAX - 1),
             local_domains: None,
+            messages_per_minute_max: None,
+            auth_failures_max: TEN,
+            auth_failure_delay: Duration::from_secs(1),
+            auth_lockout: Duration::from_mins(15),
+            user: Vec::new(),
             message_authentication: MessageAuthenticationConfig::default(),
+            route: Vec::new(),
             listener: Vec::new(),
+            forward: None,
         }
     }
 }
@@ -283,6 +318,7 @@ const MESSAGE_BYTES_MAX: NonZeroUsize = non_zero(25 * 1024 * 1024);
 const MESSAGE_MEMORY_BYTES_MAX: NonZeroUsize = non_zero(1024 * 1024);
 const MEMORY_BYTES_MAX: NonZeroUsize = non_zero(256 * 1024 * 1024);
 const SPOOL_BYTES_MAX: NonZeroUsize = non_zero(4 * 1024 * 1024 * 1024);
+const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 const HUNDRED: NonZeroUsize = non_zero(100);
 const THOUSAND: NonZeroUsize = non_zero(1000);
 const DATA_BYTES_PER_SECOND_MIN: NonZeroU32 = NonZeroU32::MIN.saturating_add(499);
@@ -315,6 +351,9 @@ pub enum SmtpConfigError {
     /// How senders are verified.
     #[error(transparent)]
     MessageAuthentication(#[from] MessageAuthenticationConfigError),
+    /// `[smtp.forward]`.
+    #[error(transparent)]
+    Forward(#[from] ForwardConfigError),
     /// A time limit of zero.
     #[error("`smtp.{0}` is zero: no client could ever be in time")]
     Timeout(&'static str),
@@ -324,6 +363,21 @@ pub enum SmtpConfigError {
          or `tls = \"none\"`"
     )]
     NoCertificate(SocketAddress),
+    /// Passwords would cross a network in the clear.
+    #[error(
+        "the listener for submission on {0} has no TLS, and is not for this machine only: nobody could log in; set \
+         `smtp.tls_certificate_file` and `smtp.tls_key_file`"
+    )]
+    SubmissionInClear(SocketAddress),
+    /// A user whose password is nowhere, or at several places.
+    #[error(
+        "the password of the `smtp.user` `{0}` comes from one of `password_file`, `password_command` and \
+             `password_env`; set one of them"
+    )]
+    Password(String),
+    /// Two users of one name, or one without.
+    #[error("each `smtp.user` needs a name of its own; `{0}` is none")]
+    UserName(String),
     /// A key, and nothing that it belongs to.
     #[error("`smtp.tls_key_file` is set, and `smtp.tls_certificate_file` is not; set both, or remove the key")]
     LonelyKey,
@@ -342,12 +396,27 @@ impl SmtpConfig {
         if self.listener.iter().any(|listener| listener.role == Role::Lmtp && is_25(&listener.listen)) {
             return Err(SmtpConfigError::LmtpPort);
         }
+        self.check_users()?;
         self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
+        self.forward.as_ref().map_or(Ok(()), ForwardConfig::check)?;
         if self.append_timeout.is_zero() {
             return Err(SmtpConfigError::Timeout("append_timeout"));
         }
         // What `[smtp]` says must be right even where nobody listens on `listen`.
         self.all_listeners().try_for_each(|listener| self.check_listener(&listener))
+    }
+
+    fn check_users(&self) -> Result<(), SmtpConfigError> {
+        let mut names = HashSet::new();
+        for user in &self.user {
+            if user.name.is_empty() || !names.insert(&user.name) {
+                return Err(SmtpConfigError::UserName(user.name.clone()));
+            }
+            if user.password_sources() != 1 {
+                return Err(SmtpConfigError::Password(user.name.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn check_listener(&self, listener: &ListenerConfig) -> Result<(), SmtpConfigError> {
@@ -359,11 +428,16 @@ impl SmtpConfig {
         if settings.tls != TlsMode::None && settings.tls_files.is_none() {
             return Err(SmtpConfigError::NoCertificate(settings.listen));
         }
-        let has_certificate = self.tls_certificate_file.is_some();
-        if !has_certificate && (self.tls_key_file.is_some() || listener.tls_key_file.is_some()) {
-            if listener.tls_certificate_file.is_none() {
-                return Err(SmtpConfigError::LonelyKey);
-            }
+        let is_near = match &settings.listen {
+            SocketAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            SocketAddress::Unix(_) => true,
+        };
+        if settings.role == Role::Submission && settings.tls == TlsMode::None && !is_near {
+            return Err(SmtpConfigError::SubmissionInClear(settings.listen));
+        }
+        let has_key = self.tls_key_file.is_some() || listener.tls_key_file.is_some();
+        if has_key && self.tls_certificate_file.is_none() && listener.tls_certificate_file.is_none() {
+            return Err(SmtpConfigError::LonelyKey);
         }
         let limits = &settings.limits;
         let timeouts = [("command_timeout", limits.command_timeout), ("reply_timeout", limits.reply_timeout)];
@@ -371,6 +445,11 @@ impl SmtpConfig {
             Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
             None => Ok(()),
         }
+    }
+
+    /// What is read at the start only: the section without what says where mail goes.
+    pub(crate) fn at_start(&self) -> Self {
+        Self { route: Vec::new(), local_domains: None, ..self.clone() }
     }
 
     /// All sockets that mail is received on; that of `listen`, if it is enabled, is the first.
@@ -403,7 +482,7 @@ impl SmtpConfig {
     }
 
     /// The name in the greeting.
-    pub(super) fn announced_name(&self) -> String {
+    pub fn announced_name(&self) -> String {
         let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
         let name = self.hostname.clone().or_else(|| machine().map(|name| name.trim().to_owned()));
         name.filter(|name| is_hostname(name)).unwrap_or_else(|| "localhost".to_owned())
@@ -482,6 +561,13 @@ mod tests {
             (format!("{own}tls = 'starttls'"), SmtpConfigError::NoCertificate(at(26))),
             ("tls_key_file = 'k'".to_owned(), SmtpConfigError::LonelyKey),
             (format!("{own}tls_key_file = 'k'"), SmtpConfigError::LonelyKey),
+            (
+                "[[listener]]\nrole = 'submission'\nlisten = '0.0.0.0:587'".to_owned(),
+                SmtpConfigError::SubmissionInClear("0.0.0.0:587".to_owned().try_into().unwrap()),
+            ),
+            ("[[user]]\nname = 'a'".to_owned(), SmtpConfigError::Password("a".to_owned())),
+            ("[[user]]\nname = ''\npassword_env = 'P'".to_owned(), SmtpConfigError::UserName(String::new())),
+            ("[[user]]\nname = 'a'\npassword_env = 'P'\n".repeat(2), SmtpConfigError::UserName("a".to_owned())),
             (format!("{own}reply_timeout = '0s'"), SmtpConfigError::Timeout("reply_timeout")),
         ] {
             assert_eq!(check(&text), Err(expected), "{text}");

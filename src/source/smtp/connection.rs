@@ -7,7 +7,9 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::{MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -23,7 +25,9 @@ use super::config::TlsMode;
 use super::deadline::Deadline;
 use super::holding::{HoldError, Holding, READ_BYTES};
 use super::places::Seat;
+use super::rate::MessageRate;
 use super::receiver::Receiver;
+use super::sasl::{Attempt, Verdict};
 use super::session::{Next, Policy, Session, Transaction};
 use crate::source::intake::{Client, Examine, Mail, Outcome, QueueId};
 
@@ -122,6 +126,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             };
             match next {
                 Next::Deliver(transaction) => next = self.deliver(transaction).await,
+                Next::Verify(attempt) => next = self.verify(*attempt).await,
                 Next::NewClient => next = self.new_client(),
                 _ => self.hold().await,
             }
@@ -131,7 +136,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 yield_now().await;
             }
             match next {
-                Next::Read | Next::Deliver(_) | Next::NewClient => {}
+                Next::Read | Next::Deliver(_) | Next::Verify(_) | Next::NewClient => {}
                 Next::StartTls => {
                     self.flush().await?;
                     self.start_tls().await?;
@@ -180,6 +185,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         Ok(())
     }
 
+    /// Finds out whether the client is who it says, which may take its time.
+    async fn verify(&mut self, attempt: Attempt) -> Next {
+        let Receiver { logins, metrics, .. } = self.receiver;
+        let judging = async {
+            match logins {
+                Some(logins) => logins.judge(attempt, self.session.client().address, metrics).await,
+                None => Verdict::Unavailable,
+            }
+        };
+        let verdict = tokio::select! {
+            () = self.shutdown.stop.cancelled() => return self.session.shut_down(&mut self.out),
+            // Boxed, so that no session is larger for the rest of its life.
+            verdict = Box::pin(judging) => verdict,
+        };
+        if let Verdict::Granted(identity) = &verdict {
+            self.deadline.end_at(identity.expires_at());
+        }
+        self.deadline.restart(Instant::now());
+        self.session.verified(verdict, &mut self.out)
+    }
+
     /// Waits for input and lets the session have it; none at the end of the connection.
     async fn wait(&mut self) -> io::Result<Option<Next>> {
         let Shutdown { stop, now } = self.shutdown;
@@ -218,11 +244,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Hands input to the session and keeps what it does not take yet.
     fn take_in(&mut self, input: impl Input) -> Next {
+        if let Some((rate, address)) = self.rate() {
+            self.session.throttle(rate.is_exceeded(address, Instant::now()));
+        }
         let (used, next) = self.session.receive(input.as_ref(), &mut self.out);
         self.rest = input.into_rest(used);
         self.in_turn = self.in_turn.saturating_add(used);
         self.deadline.advance(self.session.commands(), Instant::now());
         next
+    }
+
+    /// The messages of the client's address, if they are counted.
+    fn rate(&self) -> Option<(MutexGuard<'a, MessageRate>, IpAddr)> {
+        let address = self.session.client().address?;
+        let rate = self.policy.rate.as_ref()?;
+        Some((rate.lock().unwrap_or_else(PoisonError::into_inner), address))
     }
 
     /// Takes what the session has of a message, if that is too much to be left to it.
@@ -258,6 +294,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                     if is_final_delivery { intake.take_each(mail).await } else { vec![intake.take(mail).await] };
                 self.holding.clear();
                 if outcomes.contains(&Outcome::Committed) {
+                    if let Some((mut rate, address)) = self.rate() {
+                        rate.count(address, Instant::now());
+                    }
                     metrics.messages.inc();
                     metrics.message_octets.inc_by(bytes as u64);
                 } else if !outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))) {
@@ -346,6 +385,8 @@ mod tests {
         let seat = Addresses::new(1).seat();
         let client = Client::at(None, Peer::Loopback);
         let session = Connection::new(server, client, seat, &receiver, &policy, &shutdown).run();
+        // What every session has, idle or not; TLS, logins and messages have their own when they come.
+        assert!(std::mem::size_of_val(&session) <= 8192, "{} octets", std::mem::size_of_val(&session));
         timeout(Duration::from_secs(5), session).await.expect("the session ends by itself");
     }
 }

@@ -17,12 +17,14 @@ pub(super) struct Deadline {
     /// Commands that were complete then.
     commands: u64,
     last_read: Instant,
+    /// When the session ends in any case.
+    ends_at: Option<Instant>,
 }
 
 impl Deadline {
     /// The session begins `now`.
     pub(super) fn new(command_timeout: Duration, data_bytes_per_second_min: u32, now: Instant) -> Self {
-        Self { command_timeout, data_bytes_per_second_min, began: now, commands: 0, last_read: now }
+        Self { command_timeout, data_bytes_per_second_min, began: now, commands: 0, last_read: now, ends_at: None }
     }
 
     /// Input was taken in, and `commands` are complete by now.
@@ -38,8 +40,18 @@ impl Deadline {
         (self.began, self.last_read) = (now, now);
     }
 
+    /// Ends the session then, whatever happens: what it may do is over.
+    pub(super) fn end_at(&mut self, ends_at: Option<Instant>) {
+        self.ends_at = ends_at;
+    }
+
     /// When the client's time is over; `data_received` are the octets of the text that it is sending.
     pub(super) fn at(&self, data_received: Option<usize>) -> Instant {
+        let in_time = self.in_time(data_received);
+        self.ends_at.map_or(in_time, |ends_at| ends_at.min(in_time))
+    }
+
+    fn in_time(&self, data_received: Option<usize>) -> Instant {
         let whole = self.began + self.command_timeout;
         let Some(received) = data_received else { return whole };
         let seconds = received as u64 / u64::from(self.data_bytes_per_second_min.max(1));
@@ -64,6 +76,8 @@ mod tests {
         assert_eq!(deadline.at(None), start + 19 * SECOND);
         deadline.restart(start + 40 * SECOND);
         assert_eq!(deadline.at(None), start + 50 * SECOND);
+        deadline.end_at(Some(start + 45 * SECOND));
+        assert_eq!(deadline.at(None), start + 45 * SECOND);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Limits {
     pub sessions_max: Option<usize>,
     /// Sessions from one address on this listener alone; none where only the bound of all counts.
     pub sessions_per_address_max: Option<usize>,
+    /// Messages a minute from one address.
+    pub messages_per_minute_max: Option<u32>,
     /// How long a client may take to complete a command.
     pub command_timeout: Duration,
     /// The rate below which text is drip-fed, in octets a second.
@@ -65,7 +67,7 @@ impl ListenerSettings {
             proxy_protocol_from: networks(&listener.proxy_protocol_from, &all.proxy_protocol_from),
             xclient_from: networks(&listener.xclient_from, &all.xclient_from),
             verify: match role {
-                Role::Smtp => listener.verify.or(all.message_authentication.verify),
+                Role::Smtp | Role::Submission => listener.verify.or(all.message_authentication.verify),
                 Role::Lmtp => listener.verify,
             },
             limits: Limits::of(listener, all),
@@ -80,6 +82,7 @@ impl Limits {
             recipients_max: listener.recipients_max.unwrap_or(all.recipients_max).get(),
             sessions_max: listener.sessions_max.map(Into::into),
             sessions_per_address_max: listener.sessions_per_address_max.map(Into::into),
+            messages_per_minute_max: listener.messages_per_minute_max.or(all.messages_per_minute_max).map(Into::into),
             command_timeout: listener.command_timeout.unwrap_or(all.command_timeout),
             data_bytes_per_second_min: listener
                 .data_bytes_per_second_min

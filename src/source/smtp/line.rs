@@ -29,15 +29,28 @@ pub(super) enum Line<'a> {
 }
 
 /// Holds the line that is not complete yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LineReader {
+    /// Longest line with its CRLF.
+    bytes_max: usize,
     /// Its beginning; of a line that is too long, the last octet only.
     partial: Vec<u8>,
     /// Octets of a too long line that were dropped; 0 otherwise.
     dropped: usize,
 }
 
+impl Default for LineReader {
+    fn default() -> Self {
+        Self { bytes_max: LINE_BYTES_MAX, partial: Vec::new(), dropped: 0 }
+    }
+}
+
 impl LineReader {
+    /// How long the next line may be, if not as long as a command; to be said between lines only.
+    pub(super) fn allow(&mut self, bytes_max: Option<usize>) {
+        self.bytes_max = bytes_max.unwrap_or(LINE_BYTES_MAX);
+    }
+
     /// Takes at most one line from the front of `input`. Gives how much of it was used, and the line if it is complete;
     /// without a line, everything was used.
     pub(super) fn take<'a>(&mut self, input: &'a [u8]) -> (usize, Option<Line<'a>>) {
@@ -52,7 +65,7 @@ impl LineReader {
         let len = self.dropped + self.partial.len() + used;
         let line = if len > ENDLESS_BYTES {
             Line::Endless
-        } else if len > LINE_BYTES_MAX {
+        } else if len > self.bytes_max {
             Line::TooLong
         } else if self.partial.is_empty() {
             text(Cow::Borrowed(head))
@@ -87,7 +100,7 @@ impl LineReader {
     /// Keeps the beginning of a line; true when it is too long to ever end.
     fn keep(&mut self, input: &[u8]) -> bool {
         let len = self.dropped + self.partial.len() + input.len();
-        if len <= LINE_BYTES_MAX {
+        if len <= self.bytes_max {
             self.partial.extend_from_slice(input);
             return false;
         }

@@ -17,6 +17,12 @@ pub(super) struct SmtpMetrics {
     pub tls_handshakes: Counter,
     /// TLS handshakes that failed or took too long.
     pub tls_failures: Counter,
+    /// Clients that logged in.
+    pub auth_successes: Counter,
+    /// Wrong passwords and tokens.
+    pub auth_failures: Counter,
+    /// Logins that were refused after too many failures.
+    pub auth_lockouts: Counter,
     /// Messages that were answered with 250.
     pub messages: Counter,
     /// Messages that were complete and not committed: they could not be, there was no memory for them, or they went round
@@ -39,6 +45,9 @@ impl SmtpMetrics {
             ("smtp_timeouts", "SMTP sessions whose client took too long", &counted.timeouts),
             ("smtp_tls_handshakes", "TLS handshakes with SMTP clients", &counted.tls_handshakes),
             ("smtp_tls_failures", "TLS handshakes with SMTP clients that failed", &counted.tls_failures),
+            ("smtp_auth_successes", "SMTP clients that logged in", &counted.auth_successes),
+            ("smtp_auth_failures", "Wrong passwords and tokens of SMTP clients", &counted.auth_failures),
+            ("smtp_auth_lockouts", "SMTP logins refused after too many failures", &counted.auth_lockouts),
             ("smtp_messages", "Messages that were answered with 250", &counted.messages),
             ("smtp_messages_failed", "Messages that were complete and could not be stored", &counted.messages_failed),
             ("smtp_message_octets", "Octets of the messages that were answered with 250", &counted.message_octets),

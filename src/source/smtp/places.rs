@@ -83,7 +83,7 @@ impl Drop for Place {
 }
 
 /// What one client can choose addresses from: with IPv6 it has a /64 network at least (RFC 6177 §2).
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

@@ -1,7 +1,7 @@
 //! Runs the sessions of all listeners, within bounds, and ends them in order when postrider stops.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -15,10 +15,14 @@ use super::config::{SmtpConfig, TlsMode};
 use super::connection::{Connection, Shutdown};
 use super::holding::Room;
 use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
+use super::logins::Logins;
 use super::metrics::SmtpMetrics;
 use super::places::Addresses;
 use super::proxy_header::{self, Source};
-use super::session::Policy;
+use super::rate::MessageRate;
+use super::session::{Policy, Role};
+use super::users::Users;
+use crate::auth::SigningKey;
 use crate::metrics::Metrics;
 use crate::source::intake::{Client, Intake, Peer};
 use crate::source::networks::Networks;
@@ -36,6 +40,8 @@ pub struct Receiver {
     pub(super) intake: Intake,
     pub(super) room: Room,
     pub(super) metrics: SmtpMetrics,
+    /// Without it, nobody can log in.
+    pub(super) logins: Option<Logins>,
     addresses: Addresses,
     /// For sessions at the same time.
     slots: Arc<Semaphore>,
@@ -49,7 +55,18 @@ impl Receiver {
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, intake, room, metrics, addresses, slots }
+        Self { config, intake, room, metrics, logins: None, addresses, slots }
+    }
+
+    /// Lets users log in on listeners for submission, and the bearers of tokens that `key` has signed.
+    #[must_use]
+    pub fn with_users(mut self, users: Users, key: Option<Arc<SigningKey>>) -> Self {
+        self.logins = Some(Logins::new(users, key, &self.config));
+        self
+    }
+
+    fn users(&self) -> Option<Arc<Users>> {
+        self.logins.as_ref().map(|logins| Arc::clone(&logins.users))
     }
 
     /// What holds for the sessions of a listener.
@@ -60,10 +77,12 @@ impl Receiver {
             hostname: self.config.announced_name(),
             tls: settings.tls,
             certificate: tls.clone(),
+            rate: settings.limits.messages_per_minute_max.map(MessageRate::new).map(Mutex::new),
+            users: self.users().filter(|_| settings.role == Role::Submission),
             limits: settings.limits.clone(),
             xclient_from: settings.xclient_from.clone(),
             verify: settings.verify,
-            routing: self.intake.routing(),
+            routes: self.intake.routes(),
         }
     }
 }

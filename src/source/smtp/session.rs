@@ -7,9 +7,10 @@
 
 mod body;
 mod introduced;
+mod login;
 mod secured;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +20,13 @@ use super::config::TlsMode;
 use super::limits::Limits;
 use super::line::{Line, LineReader};
 use super::parameter::MailParameters;
+use super::rate::MessageRate;
+use super::sasl::{Attempt, Exchange};
 use super::tls::ServerTls;
+use super::users::{Identity, Users};
 use super::xclient;
 use crate::event::Origin;
-use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routing};
+use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routes, Routing};
 use crate::source::networks::Networks;
 use body::Body;
 
@@ -43,15 +47,18 @@ pub enum Role {
     /// SMTP (RFC 5321).
     #[default]
     Smtp,
+    /// Submission (RFC 6409): SMTP for programs that send mail, which log in first.
+    Submission,
     /// LMTP (RFC 2033): a mail server hands over mail for final delivery, and hears of each recipient.
     Lmtp,
 }
 
 impl Role {
-    /// `SMTP` or `LMTP`.
+    /// `SMTP`, `LMTP` or `submission`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Smtp => "SMTP",
+            Self::Submission => "submission",
             Self::Lmtp => "LMTP",
         }
     }
@@ -59,7 +66,7 @@ impl Role {
     /// What events say of where mail came from.
     pub(super) fn origin(self) -> Origin {
         match self {
-            Self::Smtp => Origin::Smtp,
+            Self::Smtp | Self::Submission => Origin::Smtp,
             Self::Lmtp => Origin::Lmtp,
         }
     }
@@ -72,7 +79,7 @@ impl Role {
     /// The name in the greeting.
     fn protocol(self) -> &'static str {
         match self {
-            Self::Smtp => "ESMTP",
+            Self::Smtp | Self::Submission => "ESMTP",
             Self::Lmtp => "LMTP",
         }
     }
@@ -89,6 +96,10 @@ pub(super) struct Policy {
     pub tls: TlsMode,
     /// What TLS is done with: the caller's business.
     pub certificate: Option<ServerTls>,
+    /// How many messages addresses send, if that is bounded: the caller's business too.
+    pub rate: Option<Mutex<MessageRate>>,
+    /// Who can log in; none where nobody can.
+    pub users: Option<Arc<Users>>,
     /// The bounds.
     pub limits: Limits,
     /// Who may say whose mail it passes on.
@@ -96,7 +107,7 @@ pub(super) struct Policy {
     /// Whether messages are verified that come here, where the configuration says so.
     pub verify: Option<bool>,
     /// Where recipients go.
-    pub routing: Arc<Routing>,
+    pub routes: Routes,
 }
 
 /// One message with its envelope, to be committed.
@@ -117,6 +128,8 @@ pub(super) enum Next {
     Read,
     /// Commit the message and report to [`Session::delivered`]; only then hand in the rest of the input.
     Deliver(Transaction),
+    /// Find out whether it is them and report to [`Session::verified`]; only then hand in the rest of the input.
+    Verify(Box<Attempt>),
     /// Another client is taken for ours: see whether it has a place, and call [`Session::greet`].
     NewClient,
     /// Write the replies, do the handshake, and call [`Session::tls_started`].
@@ -147,6 +160,12 @@ pub(super) struct Session<'a> {
     /// XCLIENT said what the client calls itself.
     is_helo_told: bool,
     lines: LineReader,
+    /// The login that is on its way.
+    exchange: Option<Box<Exchange>>,
+    /// The client's address has sent as much as it may for now.
+    is_throttled: bool,
+    /// Who has logged in.
+    identity: Option<Arc<Identity>>,
     greeted: bool,
     transaction: Option<Open>,
     body: Body,
@@ -160,6 +179,8 @@ pub(super) struct Session<'a> {
 #[derive(Debug)]
 struct Open {
     from: Option<Path>,
+    /// What held at MAIL holds for all recipients.
+    routing: Arc<Routing>,
     smtputf8: bool,
     recipients: Vec<Recipient>,
     /// The message, when it comes by BDAT.
@@ -172,7 +193,7 @@ impl<'a> Session<'a> {
     /// A session with a client that has just connected.
     pub(super) fn new(policy: &'a Policy, client: Client) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
-        let (greeted, transaction, body) = (false, None, Body::None);
+        let (greeted, transaction, body, exchange, identity) = (false, None, Body::None, None, None);
         let (may_introduce, is_helo_told) = (client.is_in(&policy.xclient_from), false);
         Self {
             policy,
@@ -180,6 +201,9 @@ impl<'a> Session<'a> {
             may_introduce,
             is_helo_told,
             lines,
+            exchange,
+            is_throttled: false,
+            identity,
             greeted,
             transaction,
             body,
@@ -203,7 +227,7 @@ impl<'a> Session<'a> {
             used += taken;
             match next {
                 Next::Read => {}
-                Next::StartTls => return (input.len(), self.grant_tls(input.len() - used, out)),
+                Next::StartTls => return (input.len(), Self::grant_tls(input.len() - used, out)),
                 next => return (used, next),
             }
         }
@@ -239,6 +263,11 @@ impl<'a> Session<'a> {
             // Nor is this: a relay hands on what others wrote.
             Outcome::Refused(refusal) => go_on(out, refusal.reply()),
         }
+    }
+
+    /// Says whether the client's address has sent as much as it may for now.
+    pub(super) fn throttle(&mut self, is_throttled: bool) {
+        self.is_throttled = is_throttled;
     }
 
     /// Ends the session because postrider is shutting down.
@@ -283,21 +312,29 @@ impl<'a> Session<'a> {
     /// lines of `NOOP LF NOOP CRLF` are one error; but who typed the first by hand should hear of it and come in step.
     pub(super) fn end_stalled_line(&mut self, out: &mut Vec<u8>) -> Next {
         self.lines.reset();
+        self.exchange = None;
         self.commands += 1;
         self.error(out, MALFORMED)
     }
 
     fn line(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
+        self.lines.allow(self.line_bytes_max());
         let (used, line) = self.lines.take(input);
         let Some(line) = line else { return (used, Next::Read) };
         self.commands += 1;
         let next = match line {
-            Line::Text(line) => match command::parse(&line) {
+            Line::Text(line) => self.answer(&line, out).unwrap_or_else(|| match command::parse(&line) {
                 Ok(command) => self.command(command, out),
                 Err(err) => self.refuse(err, out),
+            }),
+            Line::Malformed => {
+                self.exchange = None;
+                self.error(out, MALFORMED)
+            }
+            Line::TooLong => match self.exchange.take() {
+                Some(_) => self.error(out, "500 5.5.6 Authentication exchange line is too long"),
+                None => self.error(out, "500 5.5.2 Line too long"),
             },
-            Line::Malformed => self.error(out, MALFORMED),
-            Line::TooLong => self.error(out, "500 5.5.2 Line too long"),
             Line::Endless => {
                 reply(out, "421 4.7.0 Line too long, closing");
                 Next::HangUp
@@ -320,7 +357,7 @@ impl<'a> Session<'a> {
             Command::Helo(_) | Command::Ehlo(_) if self.policy.role == Role::Lmtp => {
                 self.error(out, "500 5.5.1 This is LMTP: send LHLO")
             }
-            Command::Lhlo(_) if self.policy.role == Role::Smtp => self.error(out, "500 5.5.1 This is SMTP: send EHLO"),
+            Command::Lhlo(_) if self.policy.role != Role::Lmtp => self.error(out, "500 5.5.1 This is SMTP: send EHLO"),
             Command::Helo(name) => self.hello(name, out, false),
             Command::Ehlo(name) | Command::Lhlo(name) => self.hello(name, out, true),
             Command::Mail(mail) => self.mail(mail, out),
@@ -335,9 +372,10 @@ impl<'a> Session<'a> {
             // RFC 5321 §3.5.3: neither confirms nor denies, so that VRFY is no way to guess addresses.
             Command::Vrfy => self.idle(out, "252 2.5.2 Cannot VRFY, send some mail and try"),
             Command::Help => {
-                self.idle(out, "214 2.0.0 EHLO HELO LHLO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT")
+                self.idle(out, "214 2.0.0 EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT")
             }
             Command::StartTls => self.start_tls(out),
+            Command::Auth(auth) => self.auth(&auth, out),
             Command::XClient(told) => self.introduce(told, out),
             Command::Quit => {
                 reply(out, "221 2.0.0 Bye");
@@ -362,6 +400,7 @@ impl<'a> Session<'a> {
         lines.push(format!("LIMITS RCPTMAX={recipients_max}"));
         lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING"].map(str::to_owned));
         lines.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
+        lines.extend(self.offered_mechanisms());
         lines.extend(self.may_introduce.then(|| xclient::EXTENSION.to_owned()));
         lines.push("ENHANCEDSTATUSCODES".to_owned());
         let (last, others) = lines.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
@@ -374,8 +413,14 @@ impl<'a> Session<'a> {
             let hello = if self.policy.role == Role::Lmtp { "LHLO" } else { "EHLO" };
             return self.error(out, &format!("503 5.5.1 Send {hello} first"));
         }
+        if let Some(refusal) = self.login_due() {
+            return self.error(out, refusal);
+        }
         if self.transaction.is_some() {
             return self.error(out, "503 5.5.1 Nested MAIL command");
+        }
+        if self.is_throttled {
+            return go_on(out, "450 4.7.1 Too many messages from your address, try again later");
         }
         if mail.parameters.size > self.policy.limits.message_bytes_max as u64 {
             return self.error(out, TOO_BIG);
@@ -384,7 +429,8 @@ impl<'a> Session<'a> {
             return self.error(out, NEEDS_SMTPUTF8);
         }
         let Mail { from, parameters: MailParameters { smtputf8, .. } } = mail;
-        self.transaction = Some(Open { from, smtputf8, recipients: Vec::new(), chunks: None, refused: false });
+        let (routing, recipients) = (self.policy.routes.current(), Vec::new());
+        self.transaction = Some(Open { from, routing, smtputf8, recipients, chunks: None, refused: false });
         go_on(out, "250 2.1.0 Ok")
     }
 
@@ -407,9 +453,12 @@ impl<'a> Session<'a> {
         let refusal = if !open.smtputf8 && path.is_internationalized() {
             NEEDS_SMTPUTF8
         } else {
-            match self.policy.routing.route(&path, self.client.peer) {
+            match open.routing.route(&path, self.client.peer) {
+                Ok(destination) if self.identity.as_ref().is_some_and(|own| !own.may_write_to(&destination)) => {
+                    "550 5.7.1 You may not write to this recipient"
+                }
                 Ok(destination) => {
-                    open.recipients.push(Recipient { path, destination });
+                    open.recipients.push(Recipient::new(path, destination));
                     return go_on(out, "250 2.1.5 Ok");
                 }
                 Err(NoRoute::UnknownRecipient) => "550 5.1.1 No such recipient here",
@@ -458,5 +507,7 @@ fn reply(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
+#[cfg(test)]
+mod login_tests;
 #[cfg(test)]
 mod tests;

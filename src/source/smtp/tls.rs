@@ -3,12 +3,15 @@
 //! Certificates are renewed while postrider runs. A handshake that comes a minute after the files were looked at looks
 //! again; what cannot be used then is told once and changes nothing, since an old certificate is better than none.
 
+use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustls::ServerConfig;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::{CertificateError, ServerConfig};
+use rustls_pki_types::{ServerName, UnixTime};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
@@ -155,6 +158,43 @@ impl TlsFiles {
         })
     }
 
+    /// What clients that verify certificates make of it when the server is called `name`, for people.
+    ///
+    /// # Errors
+    /// Why they would not take it, or it cannot be used.
+    pub fn explain(&self, name: &str) -> Result<String, String> {
+        use CertificateError as Wrong;
+        let told = |err: TlsError| match err.source() {
+            Some(cause) => format!("{err}: {cause}"),
+            None => err.to_string(),
+        };
+        self.load().map_err(told)?;
+        let path = self.certificate.display();
+        let pem = read("certificate", &self.certificate).map_err(told)?;
+        let chain = pem::certificates(&pem)?;
+        let (Some((own, others)), Ok(server)) = (chain.split_first(), ServerName::try_from(name)) else {
+            return Ok(format!("{path} can be used; no certificate can be for `{name}`, see `smtp.hostname`"));
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(|err| err.to_string())?;
+        match verifier.verify_server_cert(own, others, &server, &[], UnixTime::now()) {
+            Ok(_) => Ok(format!("{path} is good for {name}")),
+            Err(rustls::Error::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. })) => {
+                Err(format!("{path} has expired; renew it"))
+            }
+            Err(rustls::Error::InvalidCertificate(Wrong::NotValidYet | Wrong::NotValidYetContext { .. })) => {
+                Err(format!("{path} is not valid yet; set the clock right"))
+            }
+            Err(rustls::Error::InvalidCertificate(Wrong::NotValidForName | Wrong::NotValidForNameContext { .. })) => {
+                Err(format!("{path} is not for `{name}`; set `smtp.hostname` to the name that clients connect to"))
+            }
+            Err(rustls::Error::InvalidCertificate(Wrong::UnknownIssuer)) => Ok(format!(
+                "{path} can be used; clients that verify certificates do not know who signed it, or lack the chain"
+            )),
+            Err(err) => Ok(format!("{path} can be used; clients that verify certificates may refuse it: {err}")),
+        }
+    }
+
     /// None of a file that is not there: reading it says why.
     fn stamps(&self) -> [Option<Stamp>; 2] {
         [&self.certificate, &self.key].map(|path| {
@@ -221,6 +261,23 @@ mod tests {
         let (folder, _) = Folder::with("", "");
         let both = folder.write("both.pem", &(own + &key));
         ServerTls::load(TlsFiles { certificate: both.clone(), key: both }).expect("both may be in one file");
+    }
+
+    /// Its own authority is nobody's: a self-signed one stays a note, and what is wrong all the same is wrong.
+    #[test]
+    fn what_clients_will_say_is_known_beforehand() {
+        let (own, key) = pair("mx.example");
+        let (folder, files) = Folder::with(&own, &key);
+        let said = files.explain("mx.example").unwrap();
+        assert!(said.contains("can be used") && said.contains("do not know who signed it"), "{said}");
+        assert!(files.explain("not a name").unwrap().contains("smtp.hostname"));
+        let own_key = rcgen::KeyPair::from_pem(&key).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["mx.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        folder.write("cert.pem", &params.self_signed(&own_key).unwrap().pem());
+        assert!(files.explain("mx.example").unwrap_err().contains("has expired"));
+        folder.write("cert.pem", "");
+        assert!(files.explain("mx.example").unwrap_err().contains("no certificate"));
     }
 
     #[tokio::test]

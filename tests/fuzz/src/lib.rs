@@ -1,5 +1,7 @@
 //! The parts of postrider that are fuzzed, by their source files alone: a target is built in seconds.
 
+pub mod source;
+
 #[path = "../../../src/source/imap"]
 mod imap {
     #[allow(missing_docs, reason = "as in postrider, where it is private")]

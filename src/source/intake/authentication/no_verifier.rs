@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::MessageAuthenticationConfig;
 use crate::event::Authentication;
+use crate::source::intake::parsing::Parsing;
 use crate::source::intake::spool::Whole;
 
 /// There is none.
@@ -34,6 +35,11 @@ impl Verifier {
 
 /// Nothing is known. The configuration was refused that would ask for it.
 #[expect(clippy::unused_async, reason = "as the real one")]
-pub(super) async fn verify(_verifier: Option<&Verifier>, _octets: Whole, _sender: Sender<'_>) -> Authentication {
+pub(super) async fn verify(
+    _verifier: Option<&Verifier>,
+    _parsing: &Parsing,
+    _octets: Whole,
+    _sender: Sender<'_>,
+) -> Authentication {
     Authentication::default()
 }

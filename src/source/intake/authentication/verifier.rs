@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use mail_auth::arc::ArcError;
 use mail_auth::common::headers::Header;
 use mail_auth::dkim::DkimError;
 use mail_auth::dmarc::Policy;
@@ -20,14 +21,12 @@ use mail_auth::{
     Parameters, SpfOutput, SpfResult,
 };
 
-use tokio::task::spawn_blocking;
-
-use super::INLINE_BYTES_MAX;
 use super::config::{MessageAuthenticationConfig, NameServer};
 use super::evidence::{Evidence, Readable, Unverifiable};
 use super::lookups::{Cut, Lookups, Records};
 use crate::event::{Authentication, AuthenticationResult, AuthenticationSource, DmarcPolicy, SignatureResult};
 use crate::message::authentication::SIGNATURES_MAX;
+use crate::source::intake::parsing::Parsing;
 use crate::source::intake::spool::Whole;
 
 /// Questions that SPF may ask for one message. The standard allows ten mechanisms that ask (RFC 7208 §4.6.4); one of them,
@@ -86,9 +85,8 @@ impl Verifier {
     /// # Errors
     /// The system's cannot be found.
     pub(super) fn new(config: &MessageAuthenticationConfig) -> Result<Self, ResolverError> {
-        let wrong = |err: Box<dyn std::error::Error + Send + Sync>| ResolverError(err);
         let (servers, mut options) = if config.resolver.is_empty() {
-            read_system_conf().map_err(|err| wrong(err.into()))?
+            read_system_conf().map_err(|err| ResolverError(err.into()))?
         } else {
             let servers = config.resolver.iter().map(name_server).collect();
             (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
@@ -99,7 +97,7 @@ impl Verifier {
         options.max_active_requests = QUESTIONS_MAX;
         // What this machine calls its neighbours is nothing that a sender may use.
         options.use_hosts_file = ResolveHosts::Never;
-        let authenticator = MessageAuthenticator::new(servers, options).map_err(|err| wrong(err.into()))?;
+        let authenticator = MessageAuthenticator::new(servers, options).map_err(|err| ResolverError(err.into()))?;
         Ok(Self { authenticator, records: Records::default(), timeout: config.timeout })
     }
 
@@ -182,16 +180,16 @@ impl Verifier {
 ///
 /// # Cancel safety
 /// Nothing is lost when the future is dropped.
-pub(super) async fn verify(verifier: Option<&Verifier>, octets: Whole, sender: Sender<'_>) -> Authentication {
+pub(super) async fn verify(
+    verifier: Option<&Verifier>,
+    parsing: &Parsing,
+    octets: Whole,
+    sender: Sender<'_>,
+) -> Authentication {
     let Some(verifier) = verifier else { return nothing_in_time(None, sender) };
-    let evidence = if octets.len() <= INLINE_BYTES_MAX {
-        let evidence = Evidence::gather(&octets);
-        drop(octets);
-        evidence
-    } else {
-        // A thread that could not read it is one that panicked, and nothing was found.
-        spawn_blocking(move || Evidence::gather(&octets)).await.unwrap_or(Err(Unverifiable))
-    };
+    let gathered = parsing.run(octets.len(), move || Evidence::gather(&octets)).await;
+    // A thread that could not read it is one that panicked, and nothing was found.
+    let evidence = gathered.unwrap_or(Err(Unverifiable));
     verifier.verify(evidence.as_ref().map_err(|_| Unverifiable), sender).await
 }
 
@@ -282,10 +280,10 @@ fn signature_result(result: &DkimResult) -> AuthenticationResult {
     match result {
         DkimResult::Pass => AuthenticationResult::Pass,
         // The crate says neutral; the signature is understood, and the text is not what was signed (RFC 8601 §2.7.1).
-        DkimResult::Neutral(Error::Dkim(DkimError::FailedBodyHashMatch)) | DkimResult::Fail(_) => {
-            AuthenticationResult::Fail
-        }
-        DkimResult::Neutral(Error::Arc(mail_auth::arc::ArcError::FailedBodyHashMatch)) => AuthenticationResult::Fail,
+        DkimResult::Neutral(
+            Error::Dkim(DkimError::FailedBodyHashMatch) | Error::Arc(ArcError::FailedBodyHashMatch),
+        )
+        | DkimResult::Fail(_) => AuthenticationResult::Fail,
         DkimResult::Neutral(_) => AuthenticationResult::Neutral,
         DkimResult::PermError(_) => AuthenticationResult::Permerror,
         DkimResult::TempError(_) => AuthenticationResult::Temperror,

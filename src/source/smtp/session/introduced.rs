@@ -20,6 +20,7 @@ impl Session<'_> {
         }
         self.is_helo_told = told.names_helo();
         told.tell(&mut self.client);
+        self.take_introduced_user();
         self.greeted = self.is_helo_told;
         Next::NewClient
     }

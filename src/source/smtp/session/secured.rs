@@ -11,6 +11,7 @@ impl Session<'_> {
     pub(in super::super) fn tls_started(&mut self) {
         self.lines.reset();
         (self.client.tls, self.greeted, self.transaction) = (true, false, None);
+        self.forget_login();
     }
 
     /// Whether EHLO names STARTTLS.
@@ -29,7 +30,7 @@ impl Session<'_> {
     }
 
     /// Answers STARTTLS, unless something came behind it: no honest client says more before the handshake.
-    pub(super) fn grant_tls(&self, octets_behind: usize, out: &mut Vec<u8>) -> Next {
+    pub(super) fn grant_tls(octets_behind: usize, out: &mut Vec<u8>) -> Next {
         if octets_behind > 0 {
             reply(out, "554 5.5.1 STARTTLS has to be the last command");
             return Next::HangUp;

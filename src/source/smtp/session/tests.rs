@@ -13,7 +13,7 @@ fn remote() -> Client {
     Client::at(None, Peer::Remote)
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     policy_of(Role::Smtp)
 }
 
@@ -22,17 +22,19 @@ fn policy_of(role: Role) -> Policy {
         addresses: vec!["alice@example.org".into(), "grüße@example.org".into()],
         ..Account::new(AccountName::parse("alice").unwrap())
     };
-    let routing = Arc::new(Routing::new(&[alice], None).unwrap());
+    let routes = Routing::new(&[alice], None).unwrap().into();
     let limits = Limits { message_bytes_max: 1000, ..SmtpConfig::default().listeners().next().unwrap().limits };
     Policy {
         role,
         hostname: "mx.example".into(),
         tls: TlsMode::None,
         certificate: None,
+        rate: None,
+        users: None,
         limits,
         xclient_from: Networks::default(),
         verify: None,
-        routing,
+        routes,
     }
 }
 
@@ -72,6 +74,7 @@ fn run_in(session: &mut Session<'_>, pieces: &[&[u8]]) -> Seen {
                     session.tls_started();
                     break;
                 }
+                Next::Verify(_) => panic!("nobody can log in"),
                 end => {
                     seen.end = Some(end);
                     break 'pieces;
@@ -93,7 +96,11 @@ fn talk(dialogue: &str) -> Seen {
 
 /// The code and enhanced code of every reply.
 fn codes(seen: &Seen) -> Vec<String> {
-    let last_lines = seen.replies.lines().filter(|line| line.as_bytes().get(3) == Some(&b' '));
+    codes_of(&seen.replies)
+}
+
+pub(super) fn codes_of(replies: &str) -> Vec<String> {
+    let last_lines = replies.lines().filter(|line| line.as_bytes().get(3) == Some(&b' '));
     last_lines
         .map(|line| {
             let mut words = line.split(' ');
@@ -105,6 +112,19 @@ fn codes(seen: &Seen) -> Vec<String> {
 }
 
 const TRANSACTION: &str = "EHLO c\nMAIL FROM:<bob@x.example>\nRCPT TO:<alice@example.org>\nDATA\n";
+
+#[test]
+fn who_sends_too_much_is_asked_to_come_later() {
+    let policy = policy();
+    let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
+    for (is_throttled, code) in [(true, "450 4.7.1"), (false, "250 2.1.0")] {
+        session.throttle(is_throttled);
+        session.receive(b"EHLO c\r\n", &mut Vec::new());
+        out.clear();
+        session.receive(b"MAIL FROM:<>\r\n", &mut out);
+        assert!(out.starts_with(code.as_bytes()), "{}", out.escape_ascii());
+    }
+}
 
 #[test]
 fn a_message_goes_from_ehlo_to_quit() {
@@ -357,7 +377,7 @@ fn each_protocol_has_its_own_greeting() {
 }
 
 /// Everybody without an address may introduce others; the clients of a test have none.
-fn proxied_policy() -> Policy {
+pub(super) fn proxied_policy() -> Policy {
     #[derive(serde::Deserialize)]
     struct Setting {
         xclient_from: Networks,
@@ -398,7 +418,7 @@ fn only_a_trusted_proxy_introduces_and_only_between_transactions() {
     assert_eq!((codes(&nuisance).pop().unwrap(), nuisance.end), ("421 4.7.0".to_owned(), Some(Next::HangUp)));
 }
 
-fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+pub(super) fn cut<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
     cuts.extend([0, wire.len()]);
     cuts.sort_unstable();
