@@ -234,7 +234,9 @@ impl Pending {
         let shared = Arc::clone(&self.shared);
         let settling = spawn_blocking(move || {
             for (ids, is_repeated) in ids.into_iter().zip(repeated) {
-                ids.into_iter().for_each(|id| if is_repeated { shared.remove(id) } else { shared.confirm(id) });
+                for id in ids {
+                    if is_repeated { shared.remove(id) } else { shared.confirm(id) }
+                }
             }
         });
         if settling.await.is_err() {

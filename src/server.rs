@@ -308,6 +308,8 @@ impl Server {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
         self.certificates.iter().for_each(ServerTls::look_soon);
+        // Before anybody is routed to a new account.
+        self.intake.replace_sender_policies(&config.account);
         match routing(&config).await {
             Ok(routing) => self.intake.replace_routing(routing),
             Err(err) => {
@@ -386,9 +388,6 @@ async fn open_attachments(
 
 /// The settings in which two configurations differ and that are read at the start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let senders = |config: &Config| -> Vec<_> {
-        config.account.iter().map(|a| (a.name.clone(), a.dmarc_fail, a.require)).collect()
-    };
     let changed = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[http]", old.http != new.http),
@@ -403,7 +402,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[credentials]", old.credentials != new.credentials),
         ("[shutdown]", old.shutdown != new.shutdown),
         ("log.format", old.log.format != new.log.format),
-        ("what senders the accounts take mail from", senders(old) != senders(new)),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }

@@ -129,6 +129,7 @@ async fn temporary_refusals_are_tried_again_and_permanent_ones_are_told() {
         Act::Text("452 4.2.2 full"),
         Act::Cut,
         Act::Text("421 4.3.2 going"),
+        Act::Rcpt("530 5.7.0 log in first"),
     ]);
     assert_eq!(send(&server, Some("ada@x.example"), &["alice@example.org"], &message("again")).await, 250);
     host.takes(1).await;
@@ -140,7 +141,7 @@ async fn temporary_refusals_are_tried_again_and_permanent_ones_are_told() {
     let arrived = events(&server, "MessageNew").await;
     assert_eq!(failed["envelope"], arrived[1]["envelope"], "it says which message it was");
     assert_eq!(failed["topics"], json!(["mail/alice/INBOX"]));
-    assert_eq!(metric(&server, "forward_attempts_total{result=\"deferred\"}").await, "4");
+    assert_eq!(metric(&server, "forward_attempts_total{result=\"deferred\"}").await, "5");
     assert_eq!(metric(&server, "forward_attempts_total{result=\"given_up\"}").await, "1");
     assert_eq!(metric(&server, "forward_queue_octets").await, "0");
     assert_eq!(host.taken().len(), 1);

@@ -27,7 +27,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use serde_json::{Value, json};
 use support::name_server::{Answer, NameServer, Scripted};
 use support::server::{Options, Server};
-use support::within;
+use support::{eventually, within};
 use tokio::io::AsyncWriteExt;
 
 /// Four that differ in what they make of the sender.
@@ -269,6 +269,21 @@ async fn one_answer_for_all_recipients_loses_nobodys_mail_and_proves_nothing() {
     let reply = send(&server, "ada@strict.example", &first, &forged).await;
     assert!(reply.starts_with("550"), "what must be proven is not taken because somebody else takes it: {reply}");
     assert_eq!(server.whole_log().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_reload_changes_what_an_account_asks_of_senders() {
+    let (server, _dns) = with_zone().await;
+    let config = std::fs::read_to_string(&server.config).unwrap();
+    let reply = send(&server, "ada@strict.example", &["alice@here.example"], &letter("ada@strict.example")).await;
+    assert!(reply.starts_with("250"), "{reply}");
+    std::fs::write(&server.config, config.replace("name = 'alice'", "name = 'alice'\nrequire = 'dmarc-pass'")).unwrap();
+    server.signal("HUP").await;
+    eventually("the new wish", || async {
+        let reply = send(&server, "ada@strict.example", &["alice@here.example"], &letter("ada@strict.example")).await;
+        reply.starts_with("550").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! What `config/mail-servers/` has for each mail server, in the place where an administrator puts it, in the real server:
-//! mail is delivered as before, and postrider makes one event of it.
+//! What `config/mail-servers/` has for each mail server, in the place where an administrator puts it, in the real
+//! server: mail is delivered as before, and postrider makes one event of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -58,7 +58,8 @@ impl Postrider {
 async fn send(port: u16, to: &str, subject: &str) {
     let envelope = Envelope::new(Some("ada@x.example".parse().unwrap()), vec![to.parse().unwrap()]).unwrap();
     let message = format!(
-        "From: ada@x.example\r\nTo: {to}\r\nSubject: {subject}\r\nMessage-ID: <{subject}@x.example>\r\n\r\n.\r\nhello\r\n"
+        "From: ada@x.example\r\nTo: {to}\r\nSubject: {subject}\r\nMessage-ID: <{subject}@x.example>\r\n\r\n\
+         .\r\nhello\r\n"
     );
     let mailer = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("127.0.0.1").port(port).build();
     within("the mail to be accepted", mailer.send_raw(&envelope, message.as_bytes())).await.expect("a 250");
@@ -134,7 +135,8 @@ async fn exim_copies_mail() {
     let postrider = Postrider::start().await;
     let config = "begin routers\n\
          .include /etc/exim4/postrider-router\n\
-         mailbox:\n  driver = accept\n  domains = +local_domains\n  local_part_suffix = +*\n  local_part_suffix_optional\n\
+         mailbox:\n  driver = accept\n  domains = +local_domains\n\
+        \x20 local_part_suffix = +*\n  local_part_suffix_optional\n\
         \x20 transport = mailbox\n\
          begin transports\n\
          .include /etc/exim4/postrider-transport\n\

@@ -11,9 +11,11 @@
 
 mod support;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use support::abuse::abusers;
+use support::abuse::{abusers, config};
+use support::dovecot_push::free_port;
 use support::eventually;
 use support::honest::{Ledger, send_regularly};
 use support::mail_client::Target;
@@ -30,15 +32,16 @@ async fn honest_mail_is_taken_once_while_abuse_of_all_kinds_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     // It may say much of what it is told.
     let errors = Some(folder.path().join("errors"));
-    let server = Server::with(Options { errors, ..Options::default() }).await;
+    let address = (Ipv4Addr::LOCALHOST, free_port()).into();
+    let config = config(address);
+    let server = Server::with(Options { errors, config, ..Options::default() }).await;
     let files = server.open_files();
     let (until, ledger) = (Instant::now() + TIME, Ledger::default());
     let mut honest = JoinSet::new();
     for sender in 0..HONEST {
-        let target = Target::smtp(&server.smtp);
+        let target = Target::Smtp { server: address, from: Ipv4Addr::new(198, 51, 100, 1) };
         honest.spawn(send_regularly(target, sender, ledger.clone(), Duration::from_millis(200), until));
     }
-    let address = server.smtp.parse().expect("an address");
     let mut abuse = abusers(address, ABUSERS, Duration::from_millis(200), until);
     while let Some(ended) = honest.join_next().await {
         assert!(!ended.expect("no panic").is_empty(), "each sender got mail through");

@@ -1,5 +1,5 @@
-//! Real clients against the real program: what people send mail with. Each sends a plain message, one with eight bits and
-//! one of 20 MiB, and what arrives is that message.
+//! Real clients against the real program: what people send mail with. Each sends a plain message, one with eight bits
+//! and one of 20 MiB, and what arrives is that message.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,36 +15,51 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use lettre::address::Envelope;
-use lettre::{Address, AsyncTransport};
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use serde_json::{Value, json};
 use support::mail_host::{MailHost, shipped};
-use support::process_group::free_ports;
 use support::server::{Options, Server};
 use support::{eventually, within};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+const PASSWORD: &str = "correct horse, battery=staple";
+
 /// The program with all ways in that clients are tried on.
 struct Postrider {
     server: Server,
     /// LMTP by TCP.
     lmtp_port: u16,
+    submission_port: u16,
     folder: TempDir,
 }
 
 impl Postrider {
     async fn start() -> Self {
-        let (folder, [lmtp_port]) = (tempfile::tempdir().expect("a folder"), free_ports());
+        Self::start_with("").await
+    }
+
+    /// With these lines of `[smtp]`.
+    async fn start_with(settings: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
         let config = format!(
-            "[[smtp.listener]]\nrole = 'lmtp'\nlisten = '127.0.0.1:{lmtp_port}'\n\
+            "[smtp]\n{settings}\n\
+             [[smtp.listener]]\nrole = 'lmtp'\nlisten = '127.0.0.1:0'\n\
              [[smtp.listener]]\nrole = 'lmtp'\nlisten = '{}'\nmode = '0666'\n\
+             [[smtp.listener]]\nrole = 'submission'\nlisten = '127.0.0.1:0'\n\
+             [[smtp.user]]\nname = 'printer'\npassword_env = 'PRINTER_PASSWORD'\n\
              [[account]]\nname = 'alice'\ncontent = 'text'\n\
              addresses = ['alice@example.org', 'grüße@example.org']\n",
             folder.path().join("lmtp").display(),
         );
-        let server = Server::with(Options { config, ..Options::default() }).await;
-        Self { server, lmtp_port, folder }
+        let environment = vec![("PRINTER_PASSWORD".to_owned(), PASSWORD.to_owned())];
+        let server = Server::with(Options { config, environment, ..Options::default() }).await;
+        let port = |at: usize| server.listeners[at].rsplit_once(':').expect("an address").1.parse().expect("a port");
+        let (lmtp_port, submission_port) = (port(0), port(2));
+        Self { server, lmtp_port, submission_port, folder }
     }
 
     fn host_and_port(&self) -> (&str, &str) {
@@ -66,7 +81,7 @@ impl Postrider {
         events.remove(0)
     }
 
-    /// Sends each kind of message by this client and looks at what has arrived. `grows` is true of what adds header fields.
+    /// Sends each kind of message by this client and looks at what has arrived. `grows` is true of what adds to it.
     async fn takes_all_from(&self, name: &str, grows: bool, send: impl AsyncFn(&Mail)) {
         for mail in [Mail::plain(name), Mail::eight_bits(name), Mail::large(name)] {
             send(&mail).await;
@@ -151,15 +166,17 @@ async fn run(command: &mut Command, input: &[u8]) -> String {
     said
 }
 
+async fn by_lettre(mailer: &AsyncSmtpTransport<Tokio1Executor>, mail: &Mail) {
+    let address = |text: &str| text.parse::<Address>().unwrap();
+    let envelope = Envelope::new(Some(address(mail.from)), vec![address(mail.to)]).unwrap();
+    within("lettre", mailer.send_raw(&envelope, &mail.message)).await.expect("a 250");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lettre() {
     let postrider = Postrider::start().await;
     let mailer = postrider.server.mailer();
-    let send = async |mail: &Mail| {
-        let address = |text: &str| text.parse::<Address>().unwrap();
-        let envelope = Envelope::new(Some(address(mail.from)), vec![address(mail.to)]).unwrap();
-        within("lettre", mailer.send_raw(&envelope, &mail.message)).await.expect("a 250");
-    };
+    let send = async |mail: &Mail| by_lettre(&mailer, mail).await;
     // It ends every message with a line end of its own.
     postrider.takes_all_from("lettre", true, send).await;
     let mail = Mail::internationalized("lettre");
@@ -239,28 +256,82 @@ async fn smtplib() {
     }
 }
 
+/// Sends by nodemailer, whose transport is described by this.
+async fn by_nodemailer(transport: &Value, mail: &Mail) {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned();
+    let modules = target.join("test-clients/node_modules");
+    assert!(modules.join("nodemailer").exists(), "nodemailer is missing: run tests/support/fetch-clients");
+    let options = json!({ "transport": transport, "envelope": { "from": mail.from, "to": [mail.to] } });
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support/nodemailer/send.js");
+    let mut node = Command::new("node");
+    let said = run(node.arg(script).arg(options.to_string()).env("NODE_PATH", &modules), &mail.message).await;
+    assert!(said.starts_with("250 2.0.0"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodemailer() {
     let postrider = Postrider::start().await;
     let (host, port) = postrider.host_and_port();
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned();
-    let modules = target.join("test-clients/node_modules");
-    assert!(modules.join("nodemailer").exists(), "nodemailer is missing: run tests/support/fetch-clients");
-    let send = async |lmtp: bool, port: &str, mail: &Mail| {
-        let transport = json!({ "host": host, "port": port.parse::<u16>().unwrap(), "secure": false, "lmtp": lmtp });
-        let options = json!({ "transport": transport, "envelope": { "from": mail.from, "to": [mail.to] } });
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support/nodemailer/send.js");
-        let mut node = Command::new("node");
-        let said = run(node.arg(script).arg(options.to_string()).env("NODE_PATH", &modules), &mail.message).await;
-        assert!(said.starts_with("250 2.0.0"), "{said}");
-    };
-    postrider.takes_all_from("nodemailer", false, async |mail| send(false, port, mail).await).await;
+    let smtp = json!({ "host": host, "port": port.parse::<u16>().unwrap() });
+    postrider.takes_all_from("nodemailer", false, async |mail| by_nodemailer(&smtp, mail).await).await;
     let mail = Mail::internationalized("nodemailer");
-    send(false, port, &mail).await;
+    by_nodemailer(&smtp, &mail).await;
     postrider.has(&mail, false).await;
     let mail = Mail::plain("nodemailer by lmtp");
-    send(true, &postrider.lmtp_port.to_string(), &mail).await;
+    by_nodemailer(&json!({ "host": host, "port": postrider.lmtp_port, "lmtp": true }), &mail).await;
     postrider.has(&mail, false).await;
+}
+
+/// What `tests/smtp_tls.rs` and `tests/smtp_submission.rs` do not try: clients that bring a TLS of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodemailer_lettre_and_postfix_use_tls_and_log_in() {
+    let certificates = tempfile::tempdir().unwrap();
+    let [chain, key] = ["cert.pem", "key.pem"].map(|name| certificates.path().join(name));
+    let own_key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&own_key).unwrap();
+    std::fs::write(&chain, own.pem()).unwrap();
+    std::fs::write(&key, own_key.serialize_pem()).unwrap();
+    let settings = format!("tls_certificate_file = '{}'\ntls_key_file = '{}'", chain.display(), key.display());
+    let postrider = Postrider::start_with(&settings).await;
+    let port = postrider.submission_port;
+
+    for mechanism in ["PLAIN", "LOGIN"] {
+        let transport = json!({
+            "host": "localhost", "port": port, "requireTLS": true, "tls": { "ca": [own.pem()] },
+            "auth": { "user": "printer", "pass": PASSWORD }, "authMethod": mechanism,
+        });
+        let mail = Mail::eight_bits(&format!("nodemailer with {mechanism}"));
+        by_nodemailer(&transport, &mail).await;
+        postrider.has(&mail, false).await;
+    }
+
+    let trusted = Certificate::from_pem(own.pem().as_bytes()).unwrap();
+    let tls = TlsParameters::builder("localhost".to_owned())
+        .certificate_store(CertificateStore::None)
+        .add_root_certificate(trusted)
+        .build()
+        .unwrap();
+    for mechanism in [Mechanism::Plain, Mechanism::Login] {
+        let mailer = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("localhost")
+            .port(port)
+            .tls(Tls::Required(tls.clone()))
+            .credentials(Credentials::new("printer".into(), PASSWORD.into()))
+            .authentication(vec![mechanism])
+            .build();
+        let mail = Mail::large(&format!("lettre with {mechanism}"));
+        by_lettre(&mailer, &mail).await;
+        postrider.has(&mail, true).await;
+    }
+
+    let main = format!(
+        "default_transport = smtp:[127.0.0.1]:{}\nsmtp_tls_security_level = encrypt\n",
+        postrider.host_and_port().1
+    );
+    let host = MailHost::postfix(postrider.folder.path(), &main, "", &[]);
+    let mail = Mail::large("Postfix by TLS");
+    hand_over(host.port, &mail).await;
+    postrider.has(&mail, true).await;
+    assert!(host.log().contains("status=sent (250 2.0.0"), "{}", host.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -261,6 +261,24 @@ async fn a_half_closed_client_still_hears_what_became_of_its_message() {
 }
 
 #[tokio::test]
+async fn a_half_closed_client_hears_of_its_last_chunk_and_what_it_left_unfinished_is_no_mail() {
+    let server = Server::start("").await;
+    let mut chunked = server.client().await;
+    chunked.send("EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nBDAT 4 LAST\r\nhi\r\n").await;
+    chunked.stream.get_mut().shutdown().await.unwrap();
+    for code in ["250-", "250 2.1.0", "250 2.1.5", "250 2.0.0"] {
+        chunked.expect(code).await;
+    }
+    chunked.expect_end().await;
+    let mut unfinished = server.client().await;
+    unfinished.begin_message().await;
+    unfinished.send("half\r\n.\r").await;
+    unfinished.stream.get_mut().shutdown().await.unwrap();
+    unfinished.expect_end().await;
+    assert_eq!(server.events().await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_large_message_arrives_and_a_larger_one_leaves_the_session_in_step() {
     let server = Server::start("message_bytes_max = 2000000").await;
     let mut client = server.client().await;

@@ -109,7 +109,7 @@ fn without_idle_escapes(bytes: &[u8]) -> Vec<u8> {
 
 /// Nothing is declared that helps: UTF-8 where the bytes have a single well-formed UTF-8 character, else windows-1252.
 fn guess(bytes: &[u8]) -> String {
-    if bytes.utf8_chunks().any(|chunk| !chunk.valid().is_ascii()) {
+    if !bytes.is_ascii() && bytes.utf8_chunks().any(|chunk| !chunk.valid().is_ascii()) {
         utf8(bytes)
     } else {
         WINDOWS_1252.decode_without_bom_handling(bytes).0.into_owned()

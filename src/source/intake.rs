@@ -22,6 +22,7 @@ use crate::attachments::Attachments;
 use crate::event::Authentication;
 use crate::event_log::EventLog;
 use crate::message::{Trace, trace};
+use crate::registry::Account;
 use crate::source::forward::{ForwardConfig, Forwarding};
 
 use self::forward::Forward;
@@ -132,6 +133,11 @@ impl Intake {
     /// Sends mail elsewhere from now on. A message whose sender has begun keeps to what held then.
     pub fn replace_routing(&self, routing: Routing) {
         self.routes.replace(routing);
+    }
+
+    /// Asks of senders from now on what `accounts` want.
+    pub fn replace_sender_policies(&self, accounts: &[Account]) {
+        self.authenticator.replace_policies(accounts);
     }
 
     /// Where messages wait that are too large for memory.

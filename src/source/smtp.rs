@@ -22,6 +22,7 @@ mod lockout;
 mod logins;
 mod metrics;
 mod parameter;
+mod patience;
 mod places;
 mod proxy_header;
 mod rate;

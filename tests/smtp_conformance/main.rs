@@ -24,7 +24,6 @@ use std::sync::Arc;
 use futures::future::join_all;
 use play::Addresses;
 use serde_json::{Value, json};
-use support::process_group::free_ports;
 use support::server::{Options, Server};
 use table::{Case, Expected, Way};
 use tempfile::TempDir;
@@ -48,11 +47,20 @@ const ACCOUNTS: &str = "
 ";
 
 /// The programs that cases run against, by name, with their lines of `[smtp]`.
-const SERVERS: [(&str, &str); 3] = [
+const SERVERS: [(&str, &str); 5] = [
     ("default", ""),
     ("small", "message_bytes_max = 100000\nrecipients_max = 5"),
     ("impatient", "command_timeout = '2s'\ndata_bytes_per_second_min = 500"),
+    ("tls", "{tls}"),
+    ("submission", "auth_failure_delay = '10ms'\nauth_failures_max = 1000"),
 ];
+
+/// Who may log in to `submission`. The password is in the environment.
+const USERS: &str = "
+    [[smtp.user]]
+    name = 'printer'
+    password_env = 'PRINTER_PASSWORD'
+";
 
 /// All tables beside this file.
 fn tables() -> Vec<Case> {
@@ -75,15 +83,29 @@ struct Target {
 }
 
 impl Target {
-    async fn start(settings: &str) -> Self {
+    async fn start(name: &str) -> Self {
+        let (_, settings) = SERVERS.iter().find(|(server, _)| *server == name).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let ([port], lmtp_unix) = (free_ports(), folder.path().join("lmtp"));
-        let lmtp = format!("127.0.0.1:{port}");
-        let listener = |listen: &str| format!("[[smtp.listener]]\nrole = 'lmtp'\nlisten = '{listen}'\n");
-        let listeners = listener(&lmtp) + &listener(lmtp_unix.to_str().unwrap());
-        let config = format!("[smtp]\nhostname = 'mx.example.org'\n{settings}\n{listeners}{ACCOUNTS}");
-        let server = Server::with(Options { config, ..Options::default() }).await;
-        let at = Addresses { smtp: server.smtp.clone(), lmtp, lmtp_unix };
+        let [chain, key, lmtp_unix] = ["cert.pem", "key.pem", "lmtp"].map(|name| folder.path().join(name));
+        let own_key = rcgen::KeyPair::generate().unwrap();
+        let own = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&own_key).unwrap();
+        fs::write(&chain, own.pem()).unwrap();
+        fs::write(&key, own_key.serialize_pem()).unwrap();
+        let tls = format!("tls_certificate_file = '{}'\ntls_key_file = '{}'", chain.display(), key.display());
+        let listener = |role: &str, listen: &str| format!("[[smtp.listener]]\nrole = '{role}'\nlisten = '{listen}'\n");
+        let submits = name == "submission";
+        let listeners = [
+            listener("lmtp", "127.0.0.1:0"),
+            listener("lmtp", lmtp_unix.to_str().unwrap()),
+            if submits { listener("submission", "127.0.0.1:0") + USERS } else { String::new() },
+        ];
+        let settings = settings.replace("{tls}", &tls);
+        let config = format!("[smtp]\nhostname = 'mx.example.org'\n{settings}\n{}{ACCOUNTS}", listeners.concat());
+        let environment = vec![("PRINTER_PASSWORD".to_owned(), "secret".to_owned())];
+        let server = Server::with(Options { config, environment, ..Options::default() }).await;
+        let smtp = if submits { server.listeners[2].clone() } else { server.smtp.clone() };
+        let certificate = own.der().clone();
+        let at = Addresses { smtp, lmtp: server.listeners[0].clone(), lmtp_unix, certificate };
         Self { server, at, _folder: folder }
     }
 
@@ -151,9 +173,9 @@ async fn all_over(way: Way) {
     for case in &cases {
         *groups.entry(&case.group).or_default() += 1;
     }
-    let played = SERVERS.map(|(name, settings)| {
+    let played = SERVERS.map(|(name, _)| {
         let cases: Vec<Case> = cases.iter().filter(|case| case.server == name).cloned().collect();
-        async move { (cases.len(), Target::start(settings).await.play(&cases, way).await) }
+        async move { (cases.len(), Target::start(name).await.play(&cases, way).await) }
     });
     let played = join_all(played).await;
     let total: usize = played.iter().map(|(cases, _)| cases).sum();
@@ -199,6 +221,10 @@ async fn what_is_not_as_the_table_says_fails() {
           source a test of the runner
           C: NOOP
           S: 250 \"something else\"
+        case text_that_must_not_be
+          source a test of the runner
+          C: NOOP
+          S: 250 !\"Ok\"
         case reply_too_few
           source a test of the runner
           within 2s
@@ -280,7 +306,7 @@ async fn what_is_not_as_the_table_says_fails() {
           S: 250 2.0.0 \"queued as\"
     ";
     let cases = table::parse("runner", wrong).unwrap();
-    let target = Target::start("").await;
+    let target = Target::start("default").await;
     let failed: Vec<String> = target.play(&cases, Way::Smtp).await.into_iter().map(|(name, _)| name).collect();
     for case in &cases {
         let name = format!("runner/{} over smtp", case.name);

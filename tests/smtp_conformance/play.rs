@@ -1,13 +1,16 @@
 //! Plays one case against a server, as the client that the table describes, and judges what comes back.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::either::Either;
+use tokio_rustls::TlsConnector;
 
 use super::table::{Case, Reply, Step, Way, octets};
 
@@ -21,8 +24,15 @@ const REPLY_BYTES_MAX: usize = 512;
 pub struct Addresses {
     pub smtp: String,
     pub lmtp: String,
-    pub lmtp_unix: std::path::PathBuf,
+    pub lmtp_unix: PathBuf,
+    /// What its certificate is.
+    pub certificate: CertificateDer<'static>,
 }
+
+/// A connection, in clear or within TLS.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for S {}
 
 /// Plays the case. Its mail is for the mailbox `id`.
 ///
@@ -38,7 +48,8 @@ pub async fn play(case: &Case, way: Way, at: &Addresses, id: &str) -> Result<(),
 }
 
 struct Client {
-    stream: BufReader<Either<TcpStream, UnixStream>>,
+    stream: BufReader<Box<dyn Connection>>,
+    certificate: CertificateDer<'static>,
     /// The last lines of both sides, shortened, for who has to understand a failure.
     transcript: VecDeque<String>,
 }
@@ -49,15 +60,32 @@ impl Client {
             let stream = TcpStream::connect(address).await?;
             // Each step is a segment of its own.
             stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(Either::Left(stream))
+            Ok::<_, std::io::Error>(Box::new(stream))
         };
-        let unix = async |path: &Path| Ok::<_, std::io::Error>(Either::Right(UnixStream::connect(path).await?));
-        let stream = match way {
+        let stream: Box<dyn Connection> = match way {
             Way::Smtp => tcp(&at.smtp).await?,
             Way::Lmtp => tcp(&at.lmtp).await?,
-            Way::LmtpUnix => unix(&at.lmtp_unix).await?,
+            Way::LmtpUnix => Box::new(UnixStream::connect(&at.lmtp_unix).await?),
         };
-        Ok(Self { stream: BufReader::new(stream), transcript: VecDeque::new() })
+        let certificate = at.certificate.clone();
+        Ok(Self { stream: BufReader::new(stream), certificate, transcript: VecDeque::new() })
+    }
+
+    /// The handshake, on the connection as it is.
+    async fn begin_tls(&mut self) -> Result<(), String> {
+        if !self.stream.buffer().is_empty() {
+            return Err(format!("more before the handshake: {}", self.stream.buffer().escape_ascii()));
+        }
+        let mut trusted = RootCertStore::empty();
+        trusted.add(self.certificate.clone()).map_err(|err| err.to_string())?;
+        let config = ClientConfig::builder().with_root_certificates(trusted).with_no_client_auth();
+        let nobody: Box<dyn Connection> = Box::new(tokio::io::empty());
+        let clear = std::mem::replace(&mut self.stream, BufReader::new(nobody)).into_inner();
+        let name = ServerName::try_from("localhost").map_err(|err| err.to_string())?;
+        let tls = TlsConnector::from(Arc::new(config)).connect(name, clear).await;
+        let tls = tls.map_err(|err| format!("no TLS: {err}"))?;
+        self.stream = BufReader::new(Box::new(tls));
+        Ok(())
     }
 
     async fn play(&mut self, case: &Case, way: Way, id: &str) -> Result<(), String> {
@@ -83,6 +111,7 @@ impl Client {
                         self.expect(reply).await?;
                     }
                 }
+                Step::Tls => self.begin_tls().await?,
                 Step::HalfClose => {
                     // Who was hung up on already cannot; what comes back says whether that was right.
                     drop(self.stream.get_mut().shutdown().await);
@@ -110,7 +139,9 @@ impl Client {
     /// What the server does not take any more is no error yet: what it says decides.
     async fn send(&mut self, octets: &[u8]) {
         self.note("C", octets);
-        drop(self.stream.get_mut().write_all(octets).await);
+        let stream = self.stream.get_mut();
+        drop(stream.write_all(octets).await);
+        drop(stream.flush().await);
     }
 
     /// One octet after the other; a trickle ends when the server has something to say to it.
@@ -141,6 +172,9 @@ impl Client {
             return wrong(format!("the lines do not agree: {lines:?}"));
         }
         if expected.contains.as_ref().is_some_and(|text| !lines.iter().any(|line| line.contains(text))) {
+            return wrong(format!("got {lines:?}"));
+        }
+        if expected.lacks.as_ref().is_some_and(|text| lines.iter().any(|line| line.contains(text))) {
             return wrong(format!("got {lines:?}"));
         }
         // RFC 2034 §4: all replies but to greetings, unless they are intermediate.
@@ -208,6 +242,7 @@ impl Client {
 /// `2.1.5` for 250: the class is the code's own (RFC 2034 §4).
 fn is_enhanced(word: &str, code: &str) -> bool {
     let numbers: Vec<&str> = word.split('.').collect();
+    let is_number = |number: &str| number.parse::<u16>().is_ok();
     matches!(numbers[..], [class, subject, detail]
-        if code.starts_with(class) && class.len() == 1 && [subject, detail].iter().all(|number| number.parse::<u16>().is_ok()))
+        if code.starts_with(class) && class.len() == 1 && is_number(subject) && is_number(detail))
 }

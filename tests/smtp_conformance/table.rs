@@ -21,8 +21,13 @@ impl Way {
         }
     }
 
-    fn protocol(self) -> &'static str {
-        if self == Self::Smtp { "smtp" } else { "lmtp" }
+    /// Whether a table's `smtp`, `lmtp` or `lmtp-tcp` means it.
+    fn is_meant_by(self, word: &str) -> bool {
+        match self {
+            Self::Smtp => word == "smtp",
+            Self::Lmtp => word == "lmtp" || word == "lmtp-tcp",
+            Self::LmtpUnix => word == "lmtp",
+        }
     }
 }
 
@@ -34,7 +39,7 @@ pub struct Case {
     pub name: String,
     /// The section, the CVE, or who has tried it.
     pub source: String,
-    /// `smtp`, `lmtp`, or both where nothing is said.
+    /// `smtp`, `lmtp`, `lmtp-tcp`; the first two where nothing is said.
     pub protocols: Vec<String>,
     /// The program that it runs against, by name; `default` where nothing is said.
     pub server: String,
@@ -69,6 +74,8 @@ pub enum Step {
     /// The same, until the server says something.
     Trickle(Duration, String),
     Expect(Reply),
+    /// The client begins TLS; what follows is within it.
+    Tls,
     /// The client sends no more, but listens.
     HalfClose,
     /// The server closes, without another word.
@@ -86,6 +93,8 @@ pub struct Reply {
     pub to_hello: bool,
     /// What stands somewhere in it.
     pub contains: Option<String>,
+    /// What must not.
+    pub lacks: Option<String>,
     /// So many times by SMTP.
     pub times: usize,
     /// So many times by LMTP: once for each recipient.
@@ -94,7 +103,7 @@ pub struct Reply {
 
 impl Case {
     pub fn is_for(&self, way: Way) -> bool {
-        self.protocols.is_empty() || self.protocols.iter().any(|protocol| protocol == way.protocol())
+        self.protocols.is_empty() || self.protocols.iter().any(|word| way.is_meant_by(word))
     }
 
     /// One case for each row; itself where it has none.
@@ -187,6 +196,7 @@ fn steps(word: &str, rest: &str) -> Option<Vec<Step>> {
         }
         "S:" if rest == "end" => vec![Step::End],
         "S:" => vec![hear(rest)?],
+        "tls" => vec![Step::Tls],
         "half-close" => vec![Step::HalfClose],
         "hello" => vec![say("{hello} client.example"), hear("250 hello")?],
         "envelope" => {
@@ -204,16 +214,20 @@ fn steps(word: &str, rest: &str) -> Option<Vec<Step>> {
     })
 }
 
-/// `250 2.1.0 x100`, `501|553`, `250 hello`, `250 2.0.0 each 2`, `250 "queued as"`.
+/// `250 2.1.0 x100`, `501|553`, `250 hello`, `250 2.0.0 each 2`, `250 "queued as"`, `250 hello !"STARTTLS"`.
 fn reply(text: &str) -> Option<Reply> {
-    let (text, contains) = match text.split_once('"') {
-        Some((text, contains)) => (text, Some(contains.strip_suffix('"')?.to_owned())),
+    let (text, quoted) = match text.split_once('"') {
+        Some((text, quoted)) => (text, Some(quoted.strip_suffix('"')?.to_owned())),
         None => (text, None),
+    };
+    let (text, contains, lacks) = match text.strip_suffix('!') {
+        Some(text) => (text, None, Some(quoted?)),
+        None => (text, quoted, None),
     };
     let mut words = text.split_whitespace();
     let codes: Vec<String> = words.next()?.split('|').map(str::to_owned).collect();
     codes.iter().all(|code| code.len() == 3 && code.parse::<u16>().is_ok()).then_some(())?;
-    let mut reply = Reply { codes, contains, times: 1, times_by_lmtp: 1, ..Reply::default() };
+    let mut reply = Reply { codes, contains, lacks, times: 1, times_by_lmtp: 1, ..Reply::default() };
     while let Some(word) = words.next() {
         if word == "hello" {
             reply.to_hello = true;

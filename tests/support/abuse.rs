@@ -161,7 +161,17 @@ impl Abuse {
 /// How long a silent one is silent.
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// An envelope that is in order; abusers have an account of their own.
-const MAIL: &str = "MAIL FROM:<>\r\nRCPT TO:<abuser@localhost>\r\n";
+const MAIL: &str = "MAIL FROM:<>\r\nRCPT TO:<abuser@example.org>\r\n";
+
+/// The configuration of a server that is abused: an account for abusers and one for the honest, and a listener at
+/// `address` whose clients may say where they come from.
+pub fn config(address: SocketAddr) -> String {
+    format!(
+        "[[smtp.listener]]\nrole = 'smtp'\nlisten = '{address}'\nproxy_protocol_from = ['127.0.0.0/8']\n\
+         [[account]]\nname = 'abuser'\naddresses = ['abuser@example.org']\n\
+         [[account]]\nname = 'honest'\naddresses = ['honest@example.org']\n"
+    )
+}
 
 /// So many clients, of all kinds in turn and from several addresses, until a moment; each comes again `pause` after its
 /// connection was over. Panics are for the caller.
@@ -171,7 +181,7 @@ pub fn abusers(server: SocketAddr, count: usize, pause: Duration, until: Instant
         let abuse = Abuse::ALL[number % Abuse::ALL.len()];
         // Fifty from each, so that no limit of an address keeps them out.
         let last = u8::try_from(10 + number / 50).expect("some hundreds of clients");
-        let target = Target::Smtp { server, from: Ipv4Addr::new(127, 0, 0, last) };
+        let target = Target::Smtp { server, from: Ipv4Addr::new(203, 0, 113, last) };
         all.spawn(async move {
             while Instant::now() < until {
                 // Whatever the server does with it, the next one comes.

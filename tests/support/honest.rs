@@ -215,7 +215,7 @@ pub async fn send_regularly(
             break;
         }
         let message_id = format!("<{sender}.{number}.{}@honest.example>", std::process::id());
-        let mail = Mail { message_id, recipients: vec![format!("honest{sender}@localhost")], lines: 50 };
+        let mail = Mail { message_id, recipients: vec![format!("honest+{sender}@example.org")], lines: 50 };
         let (begun, mut tried_before) = (Instant::now(), false);
         loop {
             let attempt = match greet(&target).await {

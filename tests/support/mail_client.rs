@@ -1,12 +1,12 @@
 //! A client of SMTP and LMTP for senders that go on whatever happens, and for those that mean no good: the end of a
-//! connection is an answer to it, like any other. It comes from the address that it is told to.
+//! connection is an answer to it, like any other. It comes from the address that it is told to, by the PROXY protocol.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
 
 use super::within;
@@ -14,7 +14,7 @@ use super::within;
 /// Where a server is, and with it what is spoken there.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// SMTP, from an address of this machine.
+    /// SMTP, from this machine or, as a proxy says that it is, from any other address.
     Smtp { server: SocketAddr, from: Ipv4Addr },
     /// LMTP on a Unix socket.
     Lmtp(PathBuf),
@@ -23,7 +23,7 @@ pub enum Target {
 /// One connection.
 #[derive(Debug)]
 pub struct MailClient {
-    stream: BufReader<Either<tokio::net::TcpStream, UnixStream>>,
+    stream: BufReader<Either<TcpStream, UnixStream>>,
     is_lmtp: bool,
 }
 
@@ -63,12 +63,12 @@ impl MailClient {
     pub async fn connect(target: &Target) -> io::Result<Self> {
         let stream = match target {
             Target::Smtp { server, from } => {
-                let socket = TcpSocket::new_v4()?;
-                if *from != Ipv4Addr::LOCALHOST {
-                    socket.bind((*from, 0).into())?;
-                }
-                let stream = socket.connect(*server).await?;
+                let mut stream = TcpStream::connect(*server).await?;
                 stream.set_nodelay(true)?;
+                if *from != Ipv4Addr::LOCALHOST {
+                    // As HAProxy would say it: an address of this machine is nobody to be wary of.
+                    stream.write_all(format!("PROXY TCP4 {from} 192.0.2.25 1024 25\r\n").as_bytes()).await?;
+                }
                 Either::Left(stream)
             }
             Target::Lmtp(path) => Either::Right(UnixStream::connect(path).await?),

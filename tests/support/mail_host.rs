@@ -1,9 +1,10 @@
-//! A mail server that runs as if it were installed on a machine of its own: namespaces with an `/etc` that the test fills,
-//! a `/usr` that also has what `tests/support/fetch-servers` unpacked, and empty spools. So what we ship can stand where an
-//! administrator puts it, and servers of which Debian allows only one can be tried one after the other.
+//! A mail server that runs as if it were installed on a machine of its own: namespaces with an `/etc` that the test
+//! fills, a `/usr` that also has what `tests/support/fetch-servers` unpacked, and empty spools. So what we ship can
+//! stand where an administrator puts it, and servers of which Debian allows only one can be tried one after the
+//! other.
 //!
-//! Mail servers are started by root only, as they change to the users whose mail they deliver: another user needs `sudo`
-//! without a password. Everything of theirs ends with the pipe that the test holds, however the test ends.
+//! Mail servers are started by root only, as they change to the users whose mail they deliver: another user needs
+//! `sudo` without a password. Everything of theirs ends with the pipe that the test holds, however the test ends.
 
 use std::fs::{self, Permissions};
 use std::net::TcpStream;

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use postrider::source::smtp::{Role, SmtpConfig, SocketAddress};
+use postrider::source::smtp::{Role, SmtpConfig, SocketAddress, TlsMode};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -33,8 +33,14 @@ pub struct Door {
 pub fn doors(config: &SmtpConfig) -> Vec<Door> {
     let mut doors: Vec<Door> = config
         .listeners()
-        .filter(|listener| matches!(listener.role, Role::Smtp | Role::Lmtp))
-        .map(|listener| Door { role: listener.role, at: reachable(listener.listen) })
+        .filter(|listener| matches!(listener.role, Role::Smtp | Role::Lmtp) && listener.tls != TlsMode::Implicit)
+        .map(|listener| (Door { role: listener.role, at: reachable(listener.listen) }, listener.proxy_protocol_from))
+        // There a connection begins with a line that only a proxy has.
+        .filter(|(door, proxies)| match &door.at {
+            SocketAddress::Tcp(address) => !proxies.contain(address.ip()),
+            SocketAddress::Unix(_) => !proxies.contain_unix(),
+        })
+        .map(|(door, _)| door)
         .collect();
     doors.sort_by_key(|door| match &door.at {
         SocketAddress::Tcp(address) => (!address.ip().is_loopback(), door.role != Role::Smtp),
@@ -286,7 +292,9 @@ mod tests {
     #[test]
     fn what_listens_on_this_machine_is_tried_first() {
         let text = "listen = '0.0.0.0:25'\n[[listener]]\nrole = 'lmtp'\nlisten = '127.0.0.1:24'\n\
-                    [[listener]]\nrole = 'smtp'\nlisten = '192.0.2.1:26'\n[[listener]]\nrole = 'smtp'\nlisten = '[::]:27'";
+                    [[listener]]\nrole = 'smtp'\nlisten = '192.0.2.1:26'\n[[listener]]\nrole = 'smtp'\nlisten = '[::]:27'\n\
+                    [[listener]]\nrole = 'smtp'\nlisten = '127.0.0.1:465'\ntls = 'implicit'\n\
+                    [[listener]]\nrole = 'smtp'\nlisten = '127.0.0.1:28'\nproxy_protocol_from = ['127.0.0.0/8']";
         let config: SmtpConfig = toml::from_str(text).unwrap();
         let doors: Vec<String> = doors(&config).iter().map(|door| format!("{:?} {}", door.role, door.at)).collect();
         assert_eq!(doors, ["Smtp 127.0.0.1:25", "Smtp [::1]:27", "Lmtp 127.0.0.1:24", "Smtp 192.0.2.1:26"]);

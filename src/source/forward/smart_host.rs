@@ -267,6 +267,8 @@ impl Failure {
         let severity = match err.status() {
             // 421 closes the channel, whatever it was the answer to (RFC 5321 §3.8).
             Some(code) if u16::from(code) == 421 => Severity::Broken,
+            // That we should log in, or use TLS, is no fault of the message (RFC 4954 §6, RFC 3207 §4).
+            Some(code) if [530, 534, 535, 538].contains(&u16::from(code)) => Severity::Transient,
             Some(_) if err.is_permanent() => Severity::Permanent,
             Some(_) => Severity::Transient,
             None => Severity::Broken,

@@ -19,6 +19,7 @@ mod verifier;
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::{PoisonError, RwLock};
 
 use tracing::{debug, warn};
 
@@ -77,7 +78,7 @@ pub struct Authenticator {
     trusted_authserv_ids: Vec<String>,
     verifier: Option<Verifier>,
     /// Of accounts that do not take everything.
-    policies: HashMap<AccountName, SenderPolicy>,
+    policies: RwLock<HashMap<AccountName, SenderPolicy>>,
     metrics: AuthenticationMetrics,
 }
 
@@ -100,16 +101,18 @@ impl Authenticator {
                 None
             }
         };
-        let policy = |account: &Account| {
-            let policy = SenderPolicy { dmarc_fail: account.dmarc_fail, require: account.require };
-            (policy != SenderPolicy::default()).then(|| (account.name.clone(), policy))
-        };
         Ok(Self {
             trusted_authserv_ids: config.trusted_authserv_ids.clone(),
             verifier,
-            policies: accounts.iter().filter_map(policy).collect(),
+            policies: RwLock::new(policies_of(accounts)),
             metrics: AuthenticationMetrics::registered(metrics),
         })
+    }
+
+    /// Does for mail from now on what `accounts` want.
+    pub(super) fn replace_policies(&self, accounts: &[Account]) {
+        // Whatever a panicking holder left is replaced as a whole.
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = policies_of(accounts);
     }
 
     /// What is known of the sender of `mail`, whose octets are `octets`; and the octets again, which do not stay in memory
@@ -134,7 +137,8 @@ impl Authenticator {
                 (octets, found)
             }
             Examine::Sender | Examine::Signatures => {
-                let found = self.verify(mail, octets, parsing).await;
+                // On the heap, since an idle session would have to hold the place for it otherwise: ten times its own.
+                let found = Box::pin(self.verify(mail, octets, parsing)).await;
                 (mail.message.whole().await?, found)
             }
         };
@@ -163,12 +167,13 @@ impl Authenticator {
 
     /// What each recipient of `mail` wants done with it, in their order.
     pub(super) fn verdicts(&self, mail: &Mail, found: Option<&Authentication>) -> Vec<Verdict> {
-        if self.policies.is_empty() {
+        let policies = self.policies.read().unwrap_or_else(PoisonError::into_inner);
+        if policies.is_empty() {
             return vec![Verdict::Accept; mail.recipients.len()];
         }
         let has_logged_in = mail.client.user.is_some();
         let verdict = |account: &AccountName| {
-            self.policies.get(account).map_or(Verdict::Accept, |policy| policy.verdict(found, has_logged_in))
+            policies.get(account).map_or(Verdict::Accept, |policy| policy.verdict(found, has_logged_in))
         };
         mail.recipients.iter().map(|recipient| verdict(&recipient.destination.account)).collect()
     }
@@ -182,6 +187,15 @@ impl Authenticator {
             Verdict::Refuse(_) => "refused",
         });
     }
+}
+
+/// Those of accounts that do not take everything.
+fn policies_of(accounts: &[Account]) -> HashMap<AccountName, SenderPolicy> {
+    let policy = |account: &Account| {
+        let policy = SenderPolicy { dmarc_fail: account.dmarc_fail, require: account.require };
+        (policy != SenderPolicy::default()).then(|| (account.name.clone(), policy))
+    };
+    accounts.iter().filter_map(policy).collect()
 }
 
 #[cfg(test)]

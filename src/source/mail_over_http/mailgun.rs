@@ -31,7 +31,7 @@ async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
     };
     let headers: HeaderMap = request.headers().clone();
     let bytes_max = shared.limits.message_bytes_max.saturating_mul(FORM_FACTOR);
-    let body = shared.memory.read(request, bytes_max, 2).await?;
+    let body = shared.memory_unproven.read(request, bytes_max, 2).await?;
     let form = Form::read(&headers, body.bytes.clone()).await.map_err(Refusal::Permanent)?;
     let ticket = verify(shared, key.expose_secret().as_bytes(), &form, Timestamp::now())?;
     let recipients: Vec<String> = form.text("recipient").unwrap_or_default().split(',').map(trimmed).collect();

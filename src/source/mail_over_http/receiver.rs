@@ -27,7 +27,7 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Recipients of one message.
     pub recipients_max: usize,
-    /// Memory for all of them together, in octets.
+    /// Memory for all of them together, in octets; as much again for those whose sender is not known before they are read.
     pub memory_bytes_max: usize,
     /// How far the time in a signature may be from now.
     pub signature_age_max: Duration,
@@ -44,7 +44,10 @@ pub struct Receiver {
 pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) limits: Limits,
+    /// For bodies whose sender is known before they are read.
     pub(super) memory: BodyMemory,
+    /// For bodies with the proof in them: anybody can fill it, and keeps out nobody else.
+    pub(super) memory_unproven: BodyMemory,
     pub(super) secrets: Secrets,
     pub(super) replays: Replays,
     intake: Intake,
@@ -57,9 +60,9 @@ impl Receiver {
     pub fn new(gate: Gate, secrets: Secrets, limits: Limits, intake: Intake, metrics: &Metrics) -> Self {
         let requests = Results::default();
         metrics.register_results("mail_over_http", "Requests that brought mail, by what became of them", &requests);
-        let memory = BodyMemory::new(limits.memory_bytes_max);
+        let [memory, memory_unproven] = [limits.memory_bytes_max; 2].map(BodyMemory::new);
         let replays = Replays::new(limits.signature_age_max);
-        Self { shared: Arc::new(Shared { gate, limits, memory, secrets, replays, intake, requests }) }
+        Self { shared: Arc::new(Shared { gate, limits, memory, memory_unproven, secrets, replays, intake, requests }) }
     }
 
     pub(super) fn shared(&self) -> &Shared {

@@ -71,6 +71,8 @@ pub(super) struct Connection<'a, S> {
     rest: Bytes,
     /// Octets that were taken in since other sessions had their turn.
     in_turn: usize,
+    /// Messages that were committed.
+    messages: u64,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
@@ -95,16 +97,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             out: Vec::new(),
             rest: Bytes::new(),
             in_turn: 0,
+            messages: 0,
         }
     }
 
-    /// The whole session. A connection that breaks is a session's ordinary end.
-    pub(super) async fn run(mut self) {
+    /// The whole session; how many messages were taken. A connection that breaks is a session's ordinary end.
+    pub(super) async fn run(mut self) -> u64 {
         match self.dialogue().await {
             Ok(()) => debug!(commands = self.session.commands(), "session ended"),
             Err(err) => debug!(error = %err, commands = self.session.commands(), "connection lost"),
         }
         self.receiver.metrics.errors.inc_by(self.session.errors_total().into());
+        self.messages
     }
 
     async fn dialogue(&mut self) -> io::Result<()> {
@@ -298,6 +302,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                         rate.count(address, Instant::now());
                     }
                     metrics.messages.inc();
+                    self.messages = self.messages.saturating_add(1);
                     metrics.message_octets.inc_by(bytes as u64);
                 } else if !outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))) {
                     metrics.messages_failed.inc();

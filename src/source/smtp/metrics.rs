@@ -11,6 +11,8 @@ pub(super) struct SmtpMetrics {
     pub sessions_ended: Counter,
     /// Connections that were refused because their address had too many.
     pub sessions_refused: Counter,
+    /// Connections that had to wait for the greeting, because their address often comes for nothing.
+    pub sessions_paused: Counter,
     /// Sessions that ended because the client took too long.
     pub timeouts: Counter,
     /// TLS handshakes that were completed.
@@ -42,6 +44,7 @@ impl SmtpMetrics {
             ("smtp_sessions", "SMTP sessions that began", &counted.sessions),
             ("smtp_sessions_ended", "SMTP sessions that ended", &counted.sessions_ended),
             ("smtp_sessions_refused", "Connections whose address had too many sessions", &counted.sessions_refused),
+            ("smtp_sessions_paused", "Connections that had to wait for the greeting", &counted.sessions_paused),
             ("smtp_timeouts", "SMTP sessions whose client took too long", &counted.timeouts),
             ("smtp_tls_handshakes", "TLS handshakes with SMTP clients", &counted.tls_handshakes),
             ("smtp_tls_failures", "TLS handshakes with SMTP clients that failed", &counted.tls_failures),

@@ -1,5 +1,5 @@
-//! What a proxy says of the client whose connection it passes on: the PROXY protocol, versions 1 and 2 (HAProxy's
-//! `proxy-protocol.txt`).
+//! What a proxy says of the client whose connection it passes on: the PROXY protocol, versions 1 and 2 (`proxy-protocol.txt`
+//! of `HAProxy`).
 //!
 //! The header stands before everything else, TLS too, and nothing behind it may be read with it. So parsing says how
 //! many octets are missing at least, and the connection reads no more than these. The `ppp` crate, which the tests compare
@@ -101,8 +101,9 @@ fn parse_text(input: &[u8]) -> Result<Progress, NoHeader> {
         // Whatever stands behind it is to be ignored.
         Some("UNKNOWN") => Ok(Progress::Complete(Source::Unknown)),
         Some("TCP4" | "TCP6") if words.next().is_none() => {
-            let client = SocketAddr::new(address(from)?.to_canonical(), port(from_port)?);
-            (address(to)?, port(to_port)?);
+            let (from, _) =
+                (SocketAddr::new(address(from)?, port(from_port)?), SocketAddr::new(address(to)?, port(to_port)?));
+            let client = SocketAddr::new(from.ip().to_canonical(), from.port());
             Ok(Progress::Complete(Source::Client(client)))
         }
         _ => Err(NoHeader),

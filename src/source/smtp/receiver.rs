@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
@@ -17,6 +18,7 @@ use super::holding::Room;
 use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
 use super::logins::Logins;
 use super::metrics::SmtpMetrics;
+use super::patience::Patience;
 use super::places::Addresses;
 use super::proxy_header::{self, Source};
 use super::rate::MessageRate;
@@ -43,6 +45,7 @@ pub struct Receiver {
     /// Without it, nobody can log in.
     pub(super) logins: Option<Logins>,
     addresses: Addresses,
+    patience: Patience,
     /// For sessions at the same time.
     slots: Arc<Semaphore>,
 }
@@ -55,7 +58,7 @@ impl Receiver {
         // A semaphore that could not be that large would panic.
         let slots = Arc::new(Semaphore::new(config.sessions_max.get().min(Semaphore::MAX_PERMITS)));
         let metrics = SmtpMetrics::registered(metrics);
-        Self { config, intake, room, metrics, logins: None, addresses, slots }
+        Self { config, intake, room, metrics, logins: None, addresses, patience: Patience::default(), slots }
     }
 
     /// Lets users log in on listeners for submission, and the bearers of tokens that `key` has signed.
@@ -178,9 +181,37 @@ async fn session(
         span.in_scope(|| refuse(stream, &receiver, &entrance.policy));
         return;
     }
+    // Programs on this machine may come as often as they like.
+    let address = client.address.filter(|_| client.peer == Peer::Remote);
+    if let Some(pause) = address.and_then(|address| receiver.patience.pause(address, Instant::now())) {
+        receiver.metrics.sessions_paused.inc();
+        tokio::select! {
+            () = shutdown.stop.cancelled() => return,
+            () = has_not_waited(&stream, &entrance.policy) => {
+                return span.in_scope(|| debug!("client did not wait for the greeting, connection closed"));
+            }
+            () = sleep(pause) => {}
+        }
+    }
     receiver.metrics.sessions.inc();
-    Connection::new(stream, client, seat, &receiver, &entrance.policy, &shutdown).run().instrument(span).await;
+    let session = Connection::new(stream, client, seat, &receiver, &entrance.policy, &shutdown);
+    let messages = session.run().instrument(span).await;
     receiver.metrics.sessions_ended.inc();
+    if let Some(address) = address {
+        receiver.patience.ended(address, messages, Instant::now());
+    }
+}
+
+/// Returns when the client has hung up, or has spoken where it has to wait for the greeting (RFC 5321 §3.1).
+async fn has_not_waited(stream: &Stream, policy: &Policy) {
+    if policy.tls == TlsMode::Implicit {
+        return std::future::pending().await; // Here the client speaks first.
+    }
+    // An error is an end, too; what it was does not matter.
+    drop(match stream {
+        Either::Left(tcp) => tcp.readable().await,
+        Either::Right(unix) => unix.readable().await,
+    });
 }
 
 /// Makes `client` what a proxy says of it. Only the proxy itself may be on this machine.

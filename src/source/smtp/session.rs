@@ -29,6 +29,7 @@ use crate::event::Origin;
 use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routes, Routing};
 use crate::source::networks::Networks;
 use body::Body;
+use introduced::Introduction;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
 const ERRORS_MAX: u32 = 20;
@@ -155,10 +156,7 @@ struct Misuse {
 pub(super) struct Session<'a> {
     policy: &'a Policy,
     client: Client,
-    /// The client is one that may use XCLIENT, whomever it introduces.
-    may_introduce: bool,
-    /// XCLIENT said what the client calls itself.
-    is_helo_told: bool,
+    introduction: Introduction,
     lines: LineReader,
     /// The login that is on its way.
     exchange: Option<Box<Exchange>>,
@@ -194,12 +192,11 @@ impl<'a> Session<'a> {
     pub(super) fn new(policy: &'a Policy, client: Client) -> Self {
         let (lines, misuse) = (LineReader::default(), Misuse::default());
         let (greeted, transaction, body, exchange, identity) = (false, None, Body::None, None, None);
-        let (may_introduce, is_helo_told) = (client.is_in(&policy.xclient_from), false);
+        let introduction = Introduction::allowed(client.is_in(&policy.xclient_from));
         Self {
             policy,
             client,
-            may_introduce,
-            is_helo_told,
+            introduction,
             lines,
             exchange,
             is_throttled: false,
@@ -388,7 +385,7 @@ impl<'a> Session<'a> {
         // RFC 5321 §4.1.4: EHLO in the middle of a session is an RSET too.
         self.transaction = None;
         self.greeted = true;
-        if !self.is_helo_told {
+        if self.introduction != Introduction::WithHelo {
             self.client.helo = Some(name);
         }
         let hostname = &self.policy.hostname;
@@ -401,7 +398,7 @@ impl<'a> Session<'a> {
         lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING"].map(str::to_owned));
         lines.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
         lines.extend(self.offered_mechanisms());
-        lines.extend(self.may_introduce.then(|| xclient::EXTENSION.to_owned()));
+        lines.extend((self.introduction != Introduction::Refused).then(|| xclient::EXTENSION.to_owned()));
         lines.push("ENHANCEDSTATUSCODES".to_owned());
         let (last, others) = lines.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
         let others: String = others.iter().flat_map(|line| ["250-", line, "\r\n"]).collect();

@@ -68,15 +68,20 @@ pub(super) fn parse(argument: &[u8]) -> Result<Told, CommandError> {
             "ADDR" => told.address = word(value, address)?,
             "HELO" => told.helo = word(value, Some)?,
             "LOGIN" => told.user = word(value, Some)?,
-            "NAME" => drop(word(value, Some)?),
-            "DESTADDR" => drop(word(value, address)?),
-            "PORT" | "DESTPORT" => drop(word(value, |port| port.parse::<u16>().ok())?),
+            "NAME" => check(word(value, Some))?,
+            "DESTADDR" => check(word(value, address))?,
+            "PORT" | "DESTPORT" => check(word(value, |port| port.parse::<u16>().ok()))?,
             "PROTO" if ["SMTP", "ESMTP"].iter().any(|known| value.eq_ignore_ascii_case(known)) => {}
             _ => return Err(CommandError::Parameter),
         }
         Ok(())
     })?;
     Ok(told)
+}
+
+/// What is of no use.
+fn check<T>(word: Result<Word<T>, CommandError>) -> Result<(), CommandError> {
+    word.map(|_| ())
 }
 
 fn word<T>(value: &str, read: impl FnOnce(String) -> Option<T>) -> Result<Word<T>, CommandError> {
@@ -88,7 +93,8 @@ fn word<T>(value: &str, read: impl FnOnce(String) -> Option<T>) -> Result<Word<T
 }
 
 /// An IPv6 address has a tag before it, as in an address literal.
-fn address(text: String) -> Option<IpAddr> {
+fn address(text: impl AsRef<str>) -> Option<IpAddr> {
+    let text = text.as_ref();
     match text.split_at_checked("IPV6:".len()) {
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPV6:") => {
             address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical())

@@ -1,5 +1,6 @@
 //! The parts of postrider that are fuzzed, by their source files alone: a target is built in seconds.
 
+mod scram;
 pub mod source;
 
 #[path = "../../../src/source/imap"]

@@ -8,8 +8,10 @@ use super::config::TlsMode;
 use super::data::DataReader;
 use super::limits::Limits;
 use super::proxy_header::{Progress, Source};
+use super::sasl::{Evidence, Verdict};
 use super::session::{Next, Policy, Role, Session};
-use crate::source::intake::{Client, Outcome, Peer, QueueId, Refusal, Routing, bracketed};
+use super::users::Users;
+use crate::source::intake::{Client, Outcome, Peer, QueueId, Refusal, Routes, bracketed};
 use crate::source::networks::Networks;
 
 /// The largest message and how many recipients it may have.
@@ -45,7 +47,9 @@ impl Setup {
             limits: Limits { message_bytes_max: MESSAGE_BYTES_MAX, recipients_max: RECIPIENTS_MAX },
             xclient_from: serde_json::from_str::<Networks>(networks).expect("networks"),
             verify: None,
-            routing: Arc::new(Routing),
+            rate: None,
+            users: (self.0 & 4 != 0).then(|| Arc::new(Users)),
+            routes: Routes,
         }
     }
 
@@ -89,6 +93,15 @@ pub fn dialogue(setup: Setup, pieces: &[&[u8]], block_len: usize) -> Seen {
                     }
                 }
                 Next::NewClient => session.greet(&mut seen.replies),
+                Next::Verify(attempt) => {
+                    let is_right = match &attempt.evidence {
+                        Evidence::Password(secret) | Evidence::Token(secret) => secret.expose().len() % 2 == 1,
+                        Evidence::Proof(is_right) => *is_right,
+                    };
+                    let identity = policy.users.as_ref().and_then(|users| users.identity(&attempt.name));
+                    let verdict = identity.filter(|_| is_right).map_or(Verdict::Denied, Verdict::Granted);
+                    assert_eq!(session.verified(verdict, &mut seen.replies), Next::Read);
+                }
                 Next::StartTls | Next::Quit | Next::HangUp => {
                     seen.is_over = true;
                     return seen;

@@ -13,6 +13,7 @@ mod routing {
 }
 
 use std::fmt;
+use std::sync::Arc;
 
 pub(crate) use client::Client;
 pub(crate) use path::{Path, bracketed};
@@ -29,8 +30,14 @@ pub(crate) struct Recipient {
     pub destination: Destination,
 }
 
+impl Recipient {
+    pub(crate) fn new(path: Path, destination: Destination) -> Self {
+        Self { path, destination }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Destination;
+pub struct Destination;
 
 #[derive(Debug)]
 #[allow(dead_code, reason = "which of them is the input's business")]
@@ -42,6 +49,16 @@ pub(crate) enum NoRoute {
 /// Takes mail for everybody whose name begins with an `a`.
 #[derive(Debug)]
 pub struct Routing;
+
+/// Routes that never change.
+#[derive(Debug)]
+pub(crate) struct Routes;
+
+impl Routes {
+    pub(crate) fn current(&self) -> Arc<Routing> {
+        Arc::new(Routing)
+    }
+}
 
 impl Routing {
     pub(crate) fn route(&self, path: &Path, peer: Peer) -> Result<Destination, NoRoute> {
