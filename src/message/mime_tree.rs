@@ -66,7 +66,8 @@ pub(super) struct Tree<'a> {
 
 /// Splits a whole message.
 pub(super) fn split(raw: &[u8]) -> Tree<'_> {
-    let mut splitter = Splitter { raw, tree: Tree::default(), open: Vec::new(), body_start: None };
+    let mut splitter =
+        Splitter { raw, tree: Tree::default(), open: Vec::new(), boundaries: HashSet::new(), body_start: None };
     splitter.run();
     splitter.tree
 }
@@ -81,6 +82,8 @@ struct Splitter<'a> {
     raw: &'a [u8],
     tree: Tree<'a>,
     open: Vec<Open>,
+    /// Of `open`, to be found quickly.
+    boundaries: HashSet<Vec<u8>>,
     /// Where the body of the last part starts, while it is read.
     body_start: Option<usize>,
 }
@@ -98,6 +101,7 @@ impl Splitter<'_> {
             let inside = level.saturating_add(1);
             self.tree.defects.note_if(self.open.len() > inside, Defect::MultipartNotClosed);
             self.open.truncate(if closes { level } else { inside });
+            self.note_boundaries();
             if closes {
                 continue;
             }
@@ -132,6 +136,7 @@ impl Splitter<'_> {
             match boundary {
                 Some(boundary) if self.open.len() < DEPTH_MAX => {
                     self.open.push(Open { part: self.tree.parts.len(), boundary });
+                    self.note_boundaries();
                 }
                 Some(_) => {
                     part.is_too_deep = true;
@@ -170,13 +175,20 @@ impl Splitter<'_> {
     /// Which open multipart this line delimits, innermost first, and whether it closes it.
     fn match_boundary(&self, line: &[u8]) -> Option<(usize, bool)> {
         let line = line.trim_ascii_end().strip_prefix(b"--")?;
-        self.open.iter().enumerate().rev().find_map(|(level, open)| {
-            match line.strip_prefix(open.boundary.as_slice())? {
-                b"" => Some((level, false)),
-                b"--" => Some((level, true)),
-                _ => None,
-            }
-        })
+        let level = |boundary: &[u8]| {
+            // Fifty comparisons for each of ten million lines would take seconds.
+            let is_open = self.boundaries.contains(boundary);
+            is_open.then(|| self.open.iter().rposition(|open| open.boundary == boundary)).flatten()
+        };
+        match (level(line), line.strip_suffix(b"--").and_then(level)) {
+            (Some(begun), Some(closed)) if closed > begun => Some((closed, true)),
+            (Some(begun), _) => Some((begun, false)),
+            (None, closed) => Some((closed?, true)),
+        }
+    }
+
+    fn note_boundaries(&mut self) {
+        self.boundaries = self.open.iter().map(|open| open.boundary.clone()).collect();
     }
 
     /// What claims to be multipart but has no part is text, and shown as it is.
@@ -284,6 +296,13 @@ mod tests {
     fn boundary_text_within_a_line_or_with_more_behind_it_is_content() {
         let raw = format!("{OUTER}--a\r\n\r\nx --a\r\n--ab\r\n--a-\r\n--a--");
         assert_eq!(leaves(&raw), pairs(&[("text/plain", "x --a\r\n--ab\r\n--a-")]));
+    }
+
+    #[test]
+    fn boundary_that_is_another_with_hyphens_belongs_to_the_innermost() {
+        let inner = "Content-Type: multipart/mixed; boundary=a--\r\n\r\n--a--\r\n\r\none\r\n";
+        let raw = format!("{OUTER}--a\r\n{inner}--a----\r\n--a\r\n\r\ntwo\r\n--a--");
+        assert_eq!(leaves(&raw), pairs(&[("text/plain", "one"), ("text/plain", "two")]));
     }
 
     #[test]
