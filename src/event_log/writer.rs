@@ -28,6 +28,10 @@ const FULL_BYTES: u64 = 1 << 20;
 pub(super) type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
 
 /// What the writer is asked to do.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "appends are all that comes, but for the end; a box would cost each of them"
+)]
 pub(super) enum Command {
     Append {
         prepared: Prepared,

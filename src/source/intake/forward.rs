@@ -38,13 +38,11 @@ impl Forward {
         if trace.was_delivered_to(to.path.as_str()) {
             return Ok(Self::Loop);
         }
-        match forwarding {
-            Some(forwarding) => Ok(Self::To(Arc::clone(forward), forwarding.clone())),
-            None => {
-                error!(account = %to.destination.account, "its mail has to wait for a restart: [smtp.forward] is new");
-                Err(Outcome::Failed)
-            }
-        }
+        let Some(forwarding) = forwarding else {
+            error!(account = %to.destination.account, "its mail has to wait for a restart: [smtp.forward] is new");
+            return Err(Outcome::Failed);
+        };
+        Ok(Self::To(Arc::clone(forward), forwarding.clone()))
     }
 }
 

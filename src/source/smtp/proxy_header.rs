@@ -163,6 +163,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "what is compared is what `parse` gives")]
     fn complete(source: Source) -> Result<Progress, NoHeader> {
         Ok(Progress::Complete(source))
     }
@@ -285,6 +286,7 @@ mod tests {
         }
 
         #[test]
+        #[allow(clippy::match_same_arms, reason = "the arms bind different types")]
         fn another_parser_agrees(header in header()) {
             let told = match HeaderResult::parse(&header) {
                 HeaderResult::V2(Ok(v2::Header { command: v2::Command::Local, .. })) => Source::Proxy,

@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+        Instant::now() + Duration::from_mins(1)
     }
 
     fn set(address: [u8; 4]) -> RecordSet<Ipv4Addr> {

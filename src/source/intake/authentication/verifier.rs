@@ -108,7 +108,7 @@ impl Verifier {
     pub(super) async fn verify(&self, evidence: Result<&Evidence, Unverifiable>, sender: Sender<'_>) -> Authentication {
         let read = evidence.and_then(Evidence::read);
         let in_time = tokio::time::timeout(self.timeout, async {
-            let until = Instant::now() + self.timeout - self.timeout / TIME_PARTS * u32::from(ATTEMPTS);
+            let until = Instant::now() + self.timeout.saturating_sub(self.timeout / TIME_PARTS * u32::from(ATTEMPTS));
             match &read {
                 Ok(read) => self.all(read, sender, until).await,
                 Err(Unverifiable) => self.only_spf(sender, until).await,
