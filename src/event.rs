@@ -5,6 +5,7 @@
 //! and no async in here, so that every layer above may depend on it. Kinds carry RFC 5423's names.
 
 mod authentication;
+mod findings;
 mod id;
 mod matcher;
 mod topic;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use authentication::{Authentication, AuthenticationResult, AuthenticationSource, DmarcPolicy, SignatureResult};
+pub use findings::{Calendar, Defect, Report, ReportKind, ReportedRecipient, Security};
 pub use id::{EventId, EventIdError, EventIdGenerator};
 pub use matcher::{MatcherError, TopicMatcher};
 pub use topic::{AccountName, NameError, Topic, TopicError};
@@ -178,9 +180,9 @@ pub struct Attachment {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// `Importance: low`, `X-Priority: 4` or 5.
+    /// `Importance: low`, `X-Priority: 4` or 5; or nothing said, and the message is automatic, from a list, or bulk mail.
     Low,
-    /// Nothing said.
+    /// Nothing said of a message that a person wrote, or `Importance: normal`.
     #[default]
     Normal,
     /// `Importance: high`, `X-Priority: 1` or 2.
@@ -242,7 +244,8 @@ pub struct MessageSummary {
     /// `Auto-Submitted` is there and is not `no` (RFC 3834).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub auto_submitted: bool,
-    /// From `Importance`, `X-Priority` or `Priority`.
+    /// From `Importance`, `X-Priority`, `Priority` or `X-MSMail-Priority`; without those, `low` where `Auto-Submitted`,
+    /// `Precedence` or a field of a mailing list says that no person wrote to this one.
     pub priority: Priority,
     /// Parts that are files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -250,9 +253,21 @@ pub struct MessageSummary {
     /// What is known of who really sent it, where that was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Authentication>,
-    /// The message could not be read as MIME in full: what is here is what could be.
+    /// How the message is signed or encrypted, as it says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub security: Vec<Security>,
+    /// What became of a message that was sent earlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+    /// An invitation, or an answer to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<Calendar>,
+    /// The message could not be read in full: what is here is what could be.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub parse_error: bool,
+    /// What is wrong with the message, each name once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub defects: Vec<Defect>,
 }
 
 impl MessageSummary {

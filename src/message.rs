@@ -6,10 +6,14 @@
 //! is really sent. Sources call this and put the result into their events; trimming by account is theirs.
 
 mod address;
+mod armor;
 mod attachment_bodies;
+mod attachments;
 pub mod authentication;
+mod calendar;
 mod charset;
 mod date;
+mod defects;
 mod encoded_word;
 mod flowed;
 mod header;
@@ -18,19 +22,23 @@ mod message_id;
 mod mime_tree;
 mod parameters;
 mod printable;
+mod priority;
+mod protection;
 mod readable;
+mod report;
 mod trace;
 mod transfer;
 
 use std::borrow::Cow;
 
-use crate::event::{Address, Attachment, Content, MessageSummary, Priority};
+use crate::event::{Address, Content, Defect, MessageSummary};
 
 pub(crate) use attachment_bodies::attachment_bodies;
 pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
 pub(crate) use trace::{Trace, trace};
 
+use defects::Defects;
 use header::Fields;
 use mime_tree::{Part, Tree};
 
@@ -46,12 +54,18 @@ pub const SUMMARY_FIELDS: &[&str] = &[
     "IN-REPLY-TO",
     "REFERENCES",
     "LIST-ID",
+    "LIST-POST",
+    "LIST-UNSUBSCRIBE",
+    "PRECEDENCE",
     "AUTO-SUBMITTED",
     "IMPORTANCE",
     "X-PRIORITY",
     "PRIORITY",
     "X-MSMAIL-PRIORITY",
 ];
+
+/// Of those, the ones that RFC 5322 §3.6 allows once.
+const ONCE: &[&str] = &["FROM", "REPLY-TO", "TO", "CC", "SUBJECT", "DATE", "MESSAGE-ID", "IN-REPLY-TO", "REFERENCES"];
 
 /// Senders that are named. More than one is rare.
 const FROM_MAX: usize = 5;
@@ -65,29 +79,37 @@ const NEWEST_REFERENCES_MAX: usize = 9;
 /// Longest subject, in characters.
 const SUBJECT_CHARS_MAX: usize = 1_000;
 
-/// Attachments that are listed.
-const ATTACHMENTS_MAX: usize = 50;
-
 /// Text parts that are tried until one has something to read.
 const BODIES_TRIED_MAX: usize = 5;
 
 /// Summarises a whole message as SMTP receives it. Makes no preview and no text that `content` does not ask for.
 pub fn summarise(raw: &[u8], content: Content) -> MessageSummary {
     let size = u64::try_from(raw.len()).ok();
+    let mut defects = Defects::default();
+    note_octets(raw, &mut defects);
     let raw = with_line_feeds(raw);
-    let mut summary = MessageSummary { size, ..summarise_header(&raw) };
+    let mut summary = MessageSummary { size, ..header_summary(&raw, &mut defects) };
     if content == Content::None {
-        return summary;
+        return finished(summary, defects);
     }
     let tree = mime_tree::split(&raw);
     let mut body = Body::default();
     if content >= Content::Preview {
-        body = Body::find(&tree, content);
+        body = Body::find(&tree, content, &mut defects);
     }
-    summary.attachments = attachments(&tree, body.part);
+    summary.attachments = attachments::list(&tree, body.part, &mut defects);
     summary.preview = body.preview;
     summary.text = body.text;
-    summary.parse_error = tree.incomplete;
+    summary.security = protection::find(&tree);
+    summary.report = report::find(&tree);
+    summary.calendar = calendar::find(&tree);
+    defects.extend(tree.defects);
+    finished(summary, defects)
+}
+
+fn finished(mut summary: MessageSummary, defects: Defects) -> MessageSummary {
+    summary.defects = defects.into_sorted();
+    summary.parse_error = summary.defects.iter().any(|defect| defect.loses());
     summary
 }
 
@@ -95,33 +117,47 @@ pub fn summarise(raw: &[u8], content: Content) -> MessageSummary {
 ///
 /// Of a field that is there more than once, the first counts.
 pub fn summarise_header(header: &[u8]) -> MessageSummary {
+    let mut defects = Defects::default();
+    let summary = header_summary(header, &mut defects);
+    finished(summary, defects)
+}
+
+fn header_summary(header: &[u8], defects: &mut Defects) -> MessageSummary {
     let mut first = [None::<&[u8]>; SUMMARY_FIELDS.len()];
-    for field in Fields::new(header) {
-        if let Some((slot, _)) = first.iter_mut().zip(SUMMARY_FIELDS).find(|(_, name)| field.is(name)) {
+    let mut fields = Fields::new(header);
+    for field in fields.by_ref() {
+        if let Some((slot, name)) = first.iter_mut().zip(SUMMARY_FIELDS).find(|(_, name)| field.is(name)) {
+            defects.note_if(slot.is_some() && ONCE.contains(name), Defect::DuplicateHeader);
             slot.get_or_insert(field.value);
         }
     }
+    defects.extend(fields.defects);
     let field =
         |name: &str| first.iter().zip(SUMMARY_FIELDS).find(|(_, known)| **known == name).and_then(|(value, _)| *value);
-    let addresses = |name, max| field(name).map(|value| address::parse_list(value, max)).unwrap_or_default();
+    let date = field("DATE").and_then(date::parse);
+    defects.note_if(date.is_none() && field("DATE").is_some(), Defect::DateInvalid);
+    let is_id =
+        |value| message_id::parse_list(value).first().is_some_and(|id| id.contains('@')) && value.contains(&b'<');
+    defects.note_if(field("MESSAGE-ID").is_some_and(|value| !is_id(value)), Defect::MessageIdInvalid);
+    let mut addresses =
+        |name, max| field(name).map(|value| address::parse_list_noting(value, max, defects)).unwrap_or_default();
+    let (from, reply_to) = (addresses("FROM", FROM_MAX), addresses("REPLY-TO", RECIPIENTS_MAX));
+    let (to, cc) = (addresses("TO", RECIPIENTS_MAX), addresses("CC", RECIPIENTS_MAX));
+    let subject = field("SUBJECT").map(|value| printable::line(&encoded_word::decode_noting(value, defects)));
     let ids = |name| field(name).map(message_id::parse_list).unwrap_or_default();
     MessageSummary {
         message_id: field("MESSAGE-ID").and_then(message_id::parse_one),
         in_reply_to: first_and_newest(ids("IN-REPLY-TO")),
         references: first_and_newest(ids("REFERENCES")),
-        date: field("DATE").and_then(date::parse),
-        from: addresses("FROM", FROM_MAX),
-        reply_to: addresses("REPLY-TO", RECIPIENTS_MAX),
-        to: addresses("TO", RECIPIENTS_MAX),
-        cc: addresses("CC", RECIPIENTS_MAX),
-        subject: field("SUBJECT")
-            .and_then(|value| printable::non_empty(printable::cut_chars(decode_header_text(value), SUBJECT_CHARS_MAX))),
+        date,
+        from,
+        reply_to,
+        to,
+        cc,
+        subject: subject.and_then(|text| printable::non_empty(printable::cut_chars(text, SUBJECT_CHARS_MAX))),
         list_id: field("LIST-ID").and_then(message_id::parse_list_id),
-        auto_submitted: field("AUTO-SUBMITTED").is_some_and(|value| {
-            let keyword = first_word(value);
-            !keyword.is_empty() && keyword != "no"
-        }),
-        priority: priority(field),
+        auto_submitted: priority::is_automatic(field),
+        priority: priority::read(field),
         ..MessageSummary::default()
     }
 }
@@ -152,6 +188,23 @@ pub fn message_id(text: &str) -> Option<String> {
     message_id::parse_one(text.as_bytes())
 }
 
+/// Notes what no message may contain: NUL (RFC 5322 §4.1), CR or LF alone (§2.3). A message with LF throughout is a local
+/// file, and nothing is wrong with it.
+fn note_octets(raw: &[u8], defects: &mut Defects) {
+    defects.note_if(memchr::memchr(0, raw).is_some(), Defect::NulOctets);
+    let (mut with_cr, mut alone) = (false, false);
+    for at in memchr::memchr_iter(b'\n', raw) {
+        let after_cr = at.checked_sub(1).is_some_and(|before| raw.get(before) == Some(&b'\r'));
+        with_cr |= after_cr;
+        alone |= !after_cr;
+        if with_cr && alone {
+            break;
+        }
+    }
+    let cr_alone = memchr::memchr_iter(b'\r', raw).any(|at| raw.get(at.saturating_add(1)) != Some(&b'\n'));
+    defects.note_if(with_cr && alone || cr_alone, Defect::BareLineEnds);
+}
+
 /// Some old programs end lines with CR alone; everything here looks for LF.
 fn with_line_feeds(raw: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'\n', raw).is_some() || memchr::memchr(b'\r', raw).is_none() {
@@ -176,19 +229,6 @@ fn first_word(value: &[u8]) -> String {
     text.get(..end).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// The first field that says something decides: Importance (RFC 2156 §5.3), the widespread X-Priority, Priority.
-fn priority<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Priority {
-    ["IMPORTANCE", "X-PRIORITY", "PRIORITY", "X-MSMAIL-PRIORITY"]
-        .into_iter()
-        .find_map(|name| match first_word(field(name)?).as_str() {
-            "high" | "urgent" | "highest" | "1" | "2" => Some(Priority::High),
-            "low" | "non-urgent" | "lowest" | "4" | "5" => Some(Priority::Low),
-            "normal" | "3" => Some(Priority::Normal),
-            _ => None,
-        })
-        .unwrap_or_default()
-}
-
 /// The part that is shown, and what it says.
 #[derive(Debug, Default)]
 struct Body {
@@ -199,7 +239,7 @@ struct Body {
 
 impl Body {
     /// Takes the first part that has something to read. Where alternatives are offered, plain text goes first.
-    fn find(tree: &Tree<'_>, content: Content) -> Self {
+    fn find(tree: &Tree<'_>, content: Content, defects: &mut Defects) -> Self {
         let candidates: Vec<usize> =
             (0..tree.parts.len()).filter(|&index| tree.parts.get(index).is_some_and(is_body_text)).collect();
         let mut ordered = candidates.clone();
@@ -214,11 +254,11 @@ impl Body {
         ordered
             .into_iter()
             .take(BODIES_TRIED_MAX)
-            .find_map(|index| Self::read(index, tree.parts.get(index)?, content))
+            .find_map(|index| Self::read(index, tree.parts.get(index)?, content, defects))
             .unwrap_or(Self { part: first, ..Self::default() })
     }
 
-    fn read(index: usize, part: &Part<'_>, content: Content) -> Option<Self> {
+    fn read(index: usize, part: &Part<'_>, content: Content, defects: &mut Defects) -> Option<Self> {
         let charset = part.content_type.decoded("charset");
         let is = |name, value: &str| part.content_type.decoded(name).is_some_and(|v| v.eq_ignore_ascii_case(value));
         let part_to_read = TextPart {
@@ -228,9 +268,11 @@ impl Body {
             flowed: is("format", "flowed"),
             del_sp: is("delsp", "yes"),
         };
-        let preview = preview(&part_to_read, part.body)?;
-        let text = if content == Content::Text { text(&part_to_read, part.body) } else { None };
-        Some(Self { part: Some(index), preview: Some(preview), text })
+        part.encoding.measure(part.body, defects);
+        let preview = readable::preview_of_whole(&part_to_read, part.body, defects);
+        let text = if content == Content::Text { readable::whole_text(&part_to_read, part.body) } else { None };
+        // Encrypted text has no preview, and is a text all the same.
+        (preview.is_some() || text.is_some()).then_some(Self { part: Some(index), preview, text })
     }
 }
 
@@ -247,29 +289,6 @@ fn enclosing_alternative(tree: &Tree<'_>, index: usize) -> Option<usize> {
     let parent_of = |index: &usize| tree.parts.get(*index)?.parent;
     std::iter::successors(parent_of(&index), parent_of)
         .find(|&index| tree.parts.get(index).is_some_and(|part| part.content_type.value == "multipart/alternative"))
-}
-
-fn attachments(tree: &Tree<'_>, body: Option<usize>) -> Vec<Attachment> {
-    let listed = |part: &Part<'_>| Attachment {
-        filename: part.filename(),
-        content_type: part.content_type.value.clone(),
-        size: u64::try_from(part.encoding.decoded_len(part.body)).unwrap_or(u64::MAX),
-        ..Attachment::default()
-    };
-    files(tree, body).map(listed).collect()
-}
-
-/// The parts that are files, without the part that is shown as the text.
-fn files<'a, 'raw>(tree: &'a Tree<'raw>, body: Option<usize>) -> impl Iterator<Item = &'a Part<'raw>> {
-    let is_file = move |(index, part): &(usize, &Part<'_>)| {
-        if part.is_multipart() || Some(*index) == body {
-            return false;
-        }
-        let is_named = part.disposition.value == "attachment" || part.filename().is_some();
-        let is_shown_by_another = part.content_type.value.starts_with("text/") || part.has_content_id;
-        is_named || !is_shown_by_another
-    };
-    tree.parts.iter().enumerate().filter(is_file).map(|(_, part)| part).take(ATTACHMENTS_MAX)
 }
 
 #[cfg(test)]

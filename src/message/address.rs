@@ -4,8 +4,8 @@
 //! is worth more than a strict one.
 
 use crate::{
-    event::Address,
-    message::{charset, encoded_word, header, printable},
+    event::{Address, Defect},
+    message::{charset, defects::Defects, encoded_word, header, printable},
 };
 
 /// Longest display name, in characters.
@@ -19,22 +19,28 @@ const WORD_BYTES_MAX: usize = 1_000;
 
 /// Reads the first `max` addresses of a raw field value.
 pub(super) fn parse_list(value: &[u8], max: usize) -> Vec<Address> {
+    parse_list_noting(value, max, &mut Defects::default())
+}
+
+/// [`parse_list`], which notes what is wrong with the list.
+pub(super) fn parse_list_noting(value: &[u8], max: usize, defects: &mut Defects) -> Vec<Address> {
     let value = header::unfold(value);
-    let mut lexer = Lexer { rest: &value, quotes: true, comments: true };
+    let mut lexer = Lexer { rest: &value, quotes: true, comments: true, open_angle: false };
     let mut found = Vec::new();
     let mut element = Element::default();
     while found.len() < max {
         match lexer.next() {
-            Some(Token::Comma | Token::Semicolon) => found.extend(std::mem::take(&mut element).finish()),
+            Some(Token::Comma | Token::Semicolon) => found.extend(std::mem::take(&mut element).finish(defects)),
             // `Group: a@b, c@d;` (RFC 5322 §3.4): the group's name is nobody's.
             Some(Token::Colon) if element.is_group_name() => element = Element::default(),
             Some(token) => element.add(&token),
             None => {
-                found.extend(element.finish());
+                found.extend(element.finish(defects));
                 break;
             }
         }
     }
+    defects.note_if(!lexer.quotes || !lexer.comments || lexer.open_angle, Defect::AddressInvalid);
     found
 }
 
@@ -59,6 +65,8 @@ struct Lexer<'a> {
     /// character.
     quotes: bool,
     comments: bool,
+    /// Once a bracket was found to be unclosed.
+    open_angle: bool,
 }
 
 impl<'a> Lexer<'a> {
@@ -111,15 +119,18 @@ impl<'a> Lexer<'a> {
                 b'"' => quoted = !quoted,
                 b'>' if !quoted => return Token::Angle(self.enclosed(at)),
                 b'<' if !quoted => {
+                    self.open_angle = true;
                     self.split(at);
                     return Token::Space;
                 }
                 b',' | b';' if !quoted && !route => {
+                    self.open_angle = true;
                     return Token::Angle(self.split(at).get(1..).unwrap_or_default());
                 }
                 _ => {}
             }
         }
+        self.open_angle = true;
         Token::Angle(self.split(self.rest.len()).get(1..).unwrap_or_default())
     }
 
@@ -241,7 +252,15 @@ impl Element {
         &mut self.words[last]
     }
 
-    fn finish(mut self) -> Option<Address> {
+    fn finish(self, defects: &mut Defects) -> Option<Address> {
+        let is_empty = self.words.is_empty() && self.angle.is_none() && self.comment.is_empty();
+        let element = self.read(defects);
+        let is_address = element.as_ref().is_some_and(|found| found.address.contains('@'));
+        defects.note_if(!is_empty && !is_address, Defect::AddressInvalid);
+        element
+    }
+
+    fn read(mut self, defects: &mut Defects) -> Option<Address> {
         let address = if let Some(angle) = self.angle.take() {
             clean_address(&angle)?
         } else if let Some(at) = self.words.iter().position(|word| word.has_at) {
@@ -258,13 +277,13 @@ impl Element {
             }
         };
         let phrase: Vec<&[u8]> = self.words.iter().map(|word| word.shown.as_slice()).collect();
-        let name = name(&phrase.join(&b' ')).or_else(|| name(&self.comment));
+        let name = name(&phrase.join(&b' '), defects).or_else(|| name(&self.comment, defects));
         (name.is_some() || !address.is_empty()).then_some(Address { name, address })
     }
 }
 
-fn name(raw: &[u8]) -> Option<String> {
-    let name = printable::line(&encoded_word::decode(raw));
+fn name(raw: &[u8], defects: &mut Defects) -> Option<String> {
+    let name = printable::line(&encoded_word::decode_noting(raw, defects));
     printable::non_empty(printable::cut_chars(name, NAME_CHARS_MAX))
 }
 

@@ -1,6 +1,6 @@
 //! The octets of attachments, for those who keep them.
 
-use super::{Body, mime_tree, with_line_feeds};
+use super::{Body, Defects, attachments, mime_tree, with_line_feeds};
 use crate::event::Content;
 
 /// Shows `each` attachment that [`super::summarise`] lists with the same `content`: its place in the list, and how to
@@ -8,8 +8,9 @@ use crate::event::Content;
 pub(crate) fn attachment_bodies(raw: &[u8], content: Content, mut each: impl FnMut(usize, &dyn Fn() -> Vec<u8>)) {
     let raw = with_line_feeds(raw);
     let tree = mime_tree::split(&raw);
-    let shown = if content >= Content::Preview { Body::find(&tree, content).part } else { None };
-    for (at, part) in super::files(&tree, shown).enumerate() {
+    let shown =
+        if content >= Content::Preview { Body::find(&tree, content, &mut Defects::default()).part } else { None };
+    for (at, part) in attachments::files(&tree, shown).enumerate() {
         each(at, &|| part.encoding.decode(part.body));
     }
 }

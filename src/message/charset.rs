@@ -5,6 +5,9 @@
 
 use encoding_rs::{Encoding, WINDOWS_1252};
 
+use crate::event::Defect;
+use crate::message::{defects::Defects, transfer};
+
 /// Upper half of IBM code page 437, which DOS mailers used.
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
 
@@ -13,18 +16,39 @@ const CP850: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜø£�
 
 /// Decodes `bytes`, which may end in the middle of a character. Never fails; control characters are still in it.
 pub(super) fn decode(bytes: &[u8], label: Option<&str>) -> String {
+    decode_noting(bytes, label, &mut Defects::default())
+}
+
+/// [`decode`], which notes whether the charset is known and the bytes are in it.
+pub(super) fn decode_noting(bytes: &[u8], label: Option<&str>, defects: &mut Defects) -> String {
     let label = label.map(clean_label).filter(|label| !label.is_empty());
     match label.as_deref() {
+        None => guess(bytes),
         // US-ASCII with high bytes in it is a wrong label.
-        None | Some("us-ascii" | "ascii" | "unknown-8bit" | "x-unknown" | "unknown" | "default") => guess(bytes),
+        Some("us-ascii" | "ascii" | "ansi_x3.4-1968" | "unknown-8bit" | "x-unknown" | "unknown" | "default") => {
+            defects.note_if(!bytes.is_ascii(), Defect::WrongCharset);
+            guess(bytes)
+        }
+        Some("utf-7" | "utf7" | "unicode-1-1-utf-7" | "csunicode11utf7" | "x-unicode-2-0-utf-7") => utf7(bytes),
         Some("ibm437" | "cp437" | "437" | "cspc8codepage437") => code_page(bytes, CP437),
         Some("ibm850" | "cp850" | "850" | "cspc850multilingual") => code_page(bytes, CP850),
         Some("iso-2022-kr" | "csiso2022kr") => shifted_korean(bytes),
         Some("hz-gb-2312" | "hz") => hz(bytes),
         Some(label) => match Encoding::for_label_no_replacement(label.as_bytes()) {
-            Some(encoding) if encoding == encoding_rs::UTF_8 => utf8(bytes),
-            Some(encoding) => declared(bytes, encoding),
-            None => guess(bytes),
+            Some(encoding) if encoding == encoding_rs::UTF_8 => {
+                let wrong = std::str::from_utf8(bytes).is_err_and(|err| err.error_len().is_some());
+                defects.note_if(wrong, Defect::WrongCharset);
+                utf8(bytes)
+            }
+            Some(encoding) => {
+                let utf8_instead = !bytes.is_ascii() && std::str::from_utf8(bytes).is_ok();
+                defects.note_if(utf8_instead && encoding.decode_without_bom_handling(bytes).1, Defect::WrongCharset);
+                declared(bytes, encoding)
+            }
+            None => {
+                defects.note(Defect::UnknownCharset);
+                guess(bytes)
+            }
         },
     }
 }
@@ -50,8 +74,15 @@ fn clean_label(label: &str) -> String {
 }
 
 fn declared(bytes: &[u8], encoding: &'static Encoding) -> String {
+    if encoding == encoding_rs::ISO_2022_JP {
+        let bytes = without_idle_escapes(bytes);
+        return encoding.decode_without_bom_handling(&bytes).0.trim_end_matches('\u{fffd}').to_owned();
+    }
     let (text, had_errors) = encoding.decode_with_bom_removal(bytes);
-    if had_errors && let Some(utf8) = utf8_up_to_a_cut(bytes) {
+    if had_errors
+        && !bytes.is_ascii()
+        && let Some(utf8) = utf8_up_to_a_cut(bytes)
+    {
         return utf8.to_owned();
     }
     // A character that was cut in half at the end says nothing.
@@ -65,6 +96,24 @@ fn utf8_up_to_a_cut(bytes: &[u8]) -> Option<&str> {
         Err(err) if err.error_len().is_none() => std::str::from_utf8(bytes.get(..err.valid_up_to())?).ok(),
         Err(_) => None,
     }
+}
+
+/// ISO-2022-JP without escape sequences that another follows at once, as where encoded words were joined: browsers take
+/// those for an error, and so does `encoding_rs`.
+fn without_idle_escapes(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if let [0x1b, b'(' | b'$', _, after @ ..] = rest
+            && after.first() == Some(&0x1b)
+        {
+            rest = after;
+            continue;
+        }
+        out.push(byte);
+        rest = tail;
+    }
+    out
 }
 
 /// Nothing is declared that helps: UTF-8 where the bytes have a single well-formed UTF-8 character, else windows-1252.
@@ -107,6 +156,29 @@ fn code_page(bytes: &[u8], upper_half: &str) -> String {
             Some(upper) => upper_half.get(usize::from(upper)).copied(),
         })
         .collect()
+}
+
+/// UTF-7 (RFC 2152): base64 of UTF-16 between `+` and whatever is no base64 digit; `-` there is dropped. Browsers refuse
+/// it, but Exchange sent it for years.
+fn utf7(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((plain, shifted)) = memchr::memchr(b'+', rest).and_then(|at| rest.split_at_checked(at)) {
+        out.push_str(&guess(plain));
+        let shifted = shifted.get(1..).unwrap_or_default();
+        let len = shifted.iter().take_while(|&&byte| transfer::digit(byte).is_some()).count();
+        let (encoded, after) = shifted.split_at_checked(len).unwrap_or((shifted, &[]));
+        if let (b"", [b'-', after @ ..]) = (encoded, after) {
+            out.push('+');
+            rest = after;
+            continue;
+        }
+        let utf16 = transfer::base64(encoded);
+        out.push_str(encoding_rs::UTF_16BE.decode_without_bom_handling(&utf16).0.trim_end_matches('\u{fffd}'));
+        rest = after.strip_prefix(b"-").unwrap_or(after);
+    }
+    out.push_str(&guess(rest));
+    out
 }
 
 /// ISO-2022-KR (RFC 1557): EUC-KR without the high bit between Shift Out and Shift In.
@@ -182,7 +254,9 @@ mod tests {
             (b"\x1b$)C\x0e>H3g\x0f!", Some("iso-2022-kr"), "안녕!"),
             (b"a~~~{VPND~}b", Some("hz-gb-2312"), "a~中文b"),
             (b"\x1b$B$3$s\x1b(B", Some("iso-2022-jp"), "こん"),
+            (b"\x1b$B$3\x1b(B\x1b$B$s\x1b(B", Some("iso-2022-jp"), "こん"),
             (b"\x93\xfa\x96", Some("shift_jis"), "日"),
+            (b"Gr+APwA3w-e 1+-1 +ZeVnLA.", Some("utf-7"), "Grüße 1+1 日本."),
             (b"\xef\xbb\xbfa", Some("utf-8"), "a"),
         ] {
             assert_eq!(decode(bytes, label), expected, "{bytes:?} {label:?}");

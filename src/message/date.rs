@@ -11,8 +11,8 @@ const DATE_BYTES_MAX: usize = 200;
 
 /// The date as RFC 3339. `Z` where the sender's zone is not known (RFC 9557 §2.2), `+00:00` where it is UTC.
 pub(super) fn parse(value: &[u8]) -> Option<String> {
-    let value = header::unfold(value.get(..DATE_BYTES_MAX).unwrap_or(value));
-    let text = without_comments(&value);
+    let value = header::unfold(value);
+    let text = without_comments(value.get(..DATE_BYTES_MAX).unwrap_or(&value));
     let mut fields = DateFields::default();
     for token in text.split([' ', ',']).filter(|token| !token.is_empty()) {
         fields.token(token);
@@ -137,7 +137,8 @@ impl DateFields {
             (Some(false), 12) => 0,
             (_, hour) => hour,
         };
-        let year = self.year.filter(|year| *year >= 1900)?;
+        // In the last year that has four digits, a zone may lead to a fifth.
+        let year = self.year.filter(|year| (1900..=9998).contains(year))?;
         let time = civil::DateTime::new(year, self.month?, self.day?, hour, minute, second, 0).ok()?;
         let zone = match self.zone {
             Some(Zone::Minutes(minutes)) => {
@@ -266,6 +267,7 @@ mod tests {
             "1 Jan 2026",
             "1/2/2026 10:00:00",
             "1 Jan 0026 10:00:00",
+            "31 Dec 9999 23:00:00 -2300",
             "(((((",
         ] {
             assert_eq!(parse(value.as_bytes()), None, "{value}");

@@ -5,14 +5,24 @@
 
 use memchr::memmem;
 
-use crate::message::{charset, header, transfer};
+use crate::event::Defect;
+use crate::message::{charset, defects::Defects, header, transfer};
 
 /// Longest charset name with a language (RFC 2047 §2 allows 75 octets for the whole word).
 const CHARSET_BYTES_MAX: usize = 75;
 
 /// Decodes the raw value of a field, folded or not. Control characters are still in it.
 pub(super) fn decode(value: &[u8]) -> String {
-    decode_unfolded(&header::unfold(value))
+    decode_noting(value, &mut Defects::default())
+}
+
+/// [`decode`], which notes what is wrong with the value.
+pub(super) fn decode_noting(value: &[u8], defects: &mut Defects) -> String {
+    let mut decoder = Decoder::default();
+    decoder.read(&header::unfold(value));
+    defects.note_if(std::str::from_utf8(value).is_err(), Defect::Raw8BitHeader);
+    defects.extend(decoder.defects);
+    decoder.out
 }
 
 /// Length of the encoded word that these octets start with.
@@ -20,29 +30,6 @@ pub(super) fn word_len(octets: &[u8]) -> Option<usize> {
     let (_, _, text) = opening(octets)?;
     let head = octets.len().saturating_sub(text.len());
     text_len(text).ok().map(|len| head.saturating_add(len).saturating_add(2))
-}
-
-fn decode_unfolded(value: &[u8]) -> String {
-    let mut decoder = Decoder::default();
-    let mut rest = value;
-    while let Some((plain, candidate)) = memmem::find(rest, b"=?").and_then(|at| rest.split_at_checked(at)) {
-        match Word::parse(candidate) {
-            Parsed::Word(word, after) => {
-                decoder.plain(plain, true);
-                decoder.word(&word);
-                rest = after;
-            }
-            Parsed::NoWord { len } => {
-                let (broken, after) =
-                    rest.split_at_checked(plain.len().saturating_add(len)).unwrap_or((rest, Default::default()));
-                decoder.plain(broken, false);
-                rest = after;
-            }
-        }
-    }
-    decoder.plain(rest, false);
-    decoder.flush();
-    decoder.out
 }
 
 struct Word<'a> {
@@ -53,15 +40,15 @@ struct Word<'a> {
 enum Parsed<'a> {
     /// A word and what follows it.
     Word(Word<'a>, &'a [u8]),
-    /// These octets are no word, and none begins in them.
-    NoWord { len: usize },
+    /// These octets are no word, and none begins in them. `opened`: they begin like one.
+    NoWord { len: usize, opened: bool },
 }
 
 impl<'a> Word<'a> {
     /// `candidate` starts with `=?`.
     fn parse(candidate: &'a [u8]) -> Parsed<'a> {
         let Some((charset, encoding, text)) = opening(candidate) else {
-            return Parsed::NoWord { len: 2 };
+            return Parsed::NoWord { len: 2, opened: false };
         };
         let head = candidate.len().saturating_sub(text.len());
         match text_len(text) {
@@ -73,7 +60,7 @@ impl<'a> Word<'a> {
                 };
                 Parsed::Word(Word { charset, bytes }, rest.get(2..).unwrap_or_default())
             }
-            Err(scanned) => Parsed::NoWord { len: head.saturating_add(scanned) },
+            Err(scanned) => Parsed::NoWord { len: head.saturating_add(scanned), opened: true },
         }
     }
 }
@@ -113,9 +100,32 @@ struct Decoder {
     out: String,
     charset: Vec<u8>,
     pending: Vec<u8>,
+    defects: Defects,
 }
 
 impl Decoder {
+    fn read(&mut self, value: &[u8]) {
+        let mut rest = value;
+        while let Some((plain, candidate)) = memmem::find(rest, b"=?").and_then(|at| rest.split_at_checked(at)) {
+            match Word::parse(candidate) {
+                Parsed::Word(word, after) => {
+                    self.plain(plain, true);
+                    self.word(&word);
+                    rest = after;
+                }
+                Parsed::NoWord { len, opened } => {
+                    self.defects.note_if(opened, Defect::EncodedWordInvalid);
+                    let (broken, after) =
+                        rest.split_at_checked(plain.len().saturating_add(len)).unwrap_or((rest, Default::default()));
+                    self.plain(broken, false);
+                    rest = after;
+                }
+            }
+        }
+        self.plain(rest, false);
+        self.flush();
+    }
+
     fn plain(&mut self, bytes: &[u8], before_word: bool) {
         // White space between two words is not shown (RFC 2047 §6.2).
         let separates = before_word && !self.charset.is_empty() && bytes.iter().all(u8::is_ascii_whitespace);
@@ -137,7 +147,8 @@ impl Decoder {
         let charset = std::mem::take(&mut self.charset);
         let bytes = std::mem::take(&mut self.pending);
         if !charset.is_empty() {
-            self.out.push_str(&charset::decode(&bytes, Some(&String::from_utf8_lossy(&charset))));
+            let label = String::from_utf8_lossy(&charset);
+            self.out.push_str(&charset::decode_noting(&bytes, Some(&label), &mut self.defects));
         }
     }
 }
@@ -178,7 +189,7 @@ mod tests {
     #[test]
     fn bombs_take_linear_time() {
         for unit in ["=?utf-8?Q?a?= ", "=?utf-8?Q?", "=?", "=?utf-8?Q?a?", "?=", "=?utf-8?B?=", "==?utf-8?Q??"] {
-            decode_unfolded(unit.repeat(2_000_000 / unit.len()).as_bytes());
+            Decoder::default().read(unit.repeat(2_000_000 / unit.len()).as_bytes());
         }
     }
 

@@ -5,6 +5,9 @@
 
 use memchr::memchr;
 
+use crate::event::Defect;
+use crate::message::defects::Defects;
+
 /// Longest field value that is decoded, in octets; the rest is ignored. Postfix's `header_size_limit`.
 pub(super) const FIELD_BYTES_MAX: usize = 102_400;
 
@@ -27,11 +30,13 @@ pub(super) struct Fields<'a> {
     rest: &'a [u8],
     at_start: bool,
     ended: bool,
+    /// What was wrong with the lines so far.
+    pub(super) defects: Defects,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn new(block: &'a [u8]) -> Self {
-        Self { rest: block, at_start: true, ended: false }
+        Self { rest: block, at_start: true, ended: false, defects: Defects::default() }
     }
 
     /// What follows the block. Reads the fields that were not read yet.
@@ -65,6 +70,7 @@ impl<'a> Iterator for Fields<'a> {
             let start = self.rest;
             // No field name starts so in practice, while a boundary right after a part's fields is common.
             if start.starts_with(b"--") {
+                self.defects.note(Defect::HeaderNotEnded);
                 break;
             }
             let line = self.take_line();
@@ -73,10 +79,20 @@ impl<'a> Iterator for Fields<'a> {
             }
             let whole = self.take_continuations(start, line);
             // Some mails start with an indented first line; further in, such a line would be a continuation.
-            let whole = if std::mem::take(&mut self.at_start) { whole.trim_ascii_start() } else { whole };
+            let first = std::mem::take(&mut self.at_start);
+            let whole = if first {
+                self.defects.note_if(whole.starts_with(b" ") || whole.starts_with(b"\t"), Defect::HeaderIndented);
+                whole.trim_ascii_start()
+            } else {
+                whole
+            };
             if let Some(field) = field(whole) {
+                self.defects.note_if(field.value.len() > FIELD_BYTES_MAX, Defect::HeaderTooLong);
                 return Some(field);
             }
+            // The line that begins a message in an mbox is no part of it.
+            let divides_mbox = first && (whole.starts_with(b"From ") || whole.starts_with(b">From "));
+            self.defects.note_if(!divides_mbox, Defect::HeaderWithoutColon);
         }
         self.ended = true;
         None

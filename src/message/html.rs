@@ -15,6 +15,15 @@ pub(super) enum Purpose {
     Text,
 }
 
+/// What the end of the HTML is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its own: `AT&T` there is meant.
+    Whole,
+    /// Perhaps a cut in the middle of anything: `&uum` there is half of something.
+    Cut,
+}
+
 /// Elements without content, which therefore cannot hide any.
 const VOID: [&str; 14] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
@@ -26,14 +35,14 @@ const DROPPED: [&str; 7] = ["script", "style", "title", "template", "textarea", 
 const ENTITY_BYTES_MAX: usize = 10;
 
 /// Readable text of `html`, from the first `text_max` octets of it that are not markup.
-pub(super) fn to_text(html: &str, purpose: Purpose, text_max: usize) -> String {
-    let (cleaned, hid_something) = Cleaner::new(html, purpose, text_max).clean();
+pub(super) fn to_text(html: &str, purpose: Purpose, ending: Ending, text_max: usize) -> String {
+    let (cleaned, hid_something) = Cleaner::new(html, purpose, ending, text_max).clean();
     let text = tidy(&nanohtml2text::html2text(&cleaned));
     if !text.is_empty() || !hid_something {
         return text;
     }
     // An element that hides everything, or was cut before its end, is better shown than nothing at all.
-    let everything = Cleaner { hiding: false, ..Cleaner::new(html, purpose, text_max) };
+    let everything = Cleaner { hiding: false, ..Cleaner::new(html, purpose, ending, text_max) };
     tidy(&nanohtml2text::html2text(&everything.clean().0))
 }
 
@@ -65,6 +74,7 @@ struct Cleaner<'a> {
     rest: &'a str,
     out: String,
     purpose: Purpose,
+    ending: Ending,
     hiding: bool,
     hid_something: bool,
     hidden: Option<Hidden<'a>>,
@@ -83,12 +93,13 @@ struct Tag<'a> {
 }
 
 impl<'a> Cleaner<'a> {
-    fn new(html: &'a str, purpose: Purpose, text_left: usize) -> Self {
+    fn new(html: &'a str, purpose: Purpose, ending: Ending, text_left: usize) -> Self {
         let out = String::new();
         Self {
             rest: html,
             out,
             purpose,
+            ending,
             hiding: true,
             hid_something: false,
             hidden: None,
@@ -108,7 +119,9 @@ impl<'a> Cleaner<'a> {
                 self.markup();
             }
         }
-        self.drop_cut_entity();
+        if self.ending == Ending::Cut || self.text_left == 0 {
+            self.drop_cut_entity();
+        }
         self.end_link();
         (self.out, self.hid_something)
     }
@@ -297,7 +310,7 @@ mod tests {
     use super::*;
 
     fn text(html: &str) -> String {
-        to_text(html, Purpose::Text, 100_000)
+        to_text(html, Purpose::Text, Ending::Cut, 100_000)
     }
 
     #[test]
@@ -328,9 +341,14 @@ mod tests {
     }
 
     #[test]
+    fn end_is_kept_where_nothing_was_cut() {
+        assert_eq!(to_text("AT&T", Purpose::Text, Ending::Whole, 100), "AT&T");
+    }
+
+    #[test]
     fn preview_has_no_link_targets_and_no_quotes() {
         let html = "<a href=x>Yes</a>.<div class=\"gmail_quote\">On Monday<blockquote>old</blockquote></div>";
-        assert_eq!(to_text(html, Purpose::Preview, 1_000), "Yes.");
+        assert_eq!(to_text(html, Purpose::Preview, Ending::Cut, 1_000), "Yes.");
     }
 
     /// A megabyte of each; anything quadratic would not end.
@@ -364,7 +382,7 @@ mod tests {
         #[test]
         fn any_text_is_converted(html in "(<|>|/|a|pre|style|=|\"|'|!|-|&|#|;|x| |ü|\n|display:none|</a>|<b>){0,60}") {
             text(&html);
-            to_text(&html, Purpose::Preview, 10);
+            to_text(&html, Purpose::Preview, Ending::Whole, 10);
         }
     }
 }

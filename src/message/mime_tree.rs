@@ -5,9 +5,13 @@
 //! decodes each part's Content-Type in quadratic time, and refuses a message as a whole for one odd line or for its
 //! nesting. It serves as the oracle of a test.
 
+use std::collections::HashSet;
+
 use memchr::memmem;
 
+use crate::event::Defect;
 use crate::message::{
+    defects::Defects,
     header::{Field, Fields},
     parameters::{Parameterised, filename},
     transfer::Encoding,
@@ -18,6 +22,12 @@ const DEPTH_MAX: usize = 50;
 
 /// Parts of one message that are looked at.
 const PARTS_MAX: usize = 1_000;
+
+/// How much of a multipart without a boundary is searched for one, in octets.
+const GUESS_BYTES_MAX: usize = 4 * 1024;
+
+/// What the fields of a part begin with (RFC 2045 §9).
+const CONTENT: &[u8] = b"Content-";
 
 /// One part, leaf or multipart.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +40,8 @@ pub(super) struct Part<'a> {
     pub(super) encoding: Encoding,
     /// Has a Content-ID: another part refers to it.
     pub(super) has_content_id: bool,
+    /// A multipart in too many others: its parts were not looked for.
+    pub(super) is_too_deep: bool,
     /// Raw body; of a multipart, what precedes its first part.
     pub(super) body: &'a [u8],
 }
@@ -48,8 +60,8 @@ impl Part<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Tree<'a> {
     pub(super) parts: Vec<Part<'a>>,
-    /// Limits or missing boundaries kept some parts from being read.
-    pub(super) incomplete: bool,
+    /// What is wrong with the structure.
+    pub(super) defects: Defects,
 }
 
 /// Splits a whole message.
@@ -83,36 +95,49 @@ impl Splitter<'_> {
             let Some((level, closes)) = self.match_boundary(line) else { continue };
             self.end_body(line_start);
             // What was still open inside this multipart was never closed.
-            self.open.truncate(if closes { level } else { level.saturating_add(1) });
+            let inside = level.saturating_add(1);
+            self.tree.defects.note_if(self.open.len() > inside, Defect::MultipartNotClosed);
+            self.open.truncate(if closes { level } else { inside });
             if closes {
                 continue;
             }
             if self.tree.parts.len() >= PARTS_MAX {
-                self.tree.incomplete = true;
+                self.tree.defects.note(Defect::TooManyParts);
                 return;
             }
             at = self.begin_part(line_end);
         }
+        // One without any part is told by `BoundaryNotFound`.
+        let last = self.tree.parts.len().saturating_sub(1);
+        self.tree.defects.note_if(self.open.iter().any(|open| open.part < last), Defect::MultipartNotClosed);
         self.end_body(self.raw.len());
-        self.adopt_empty_multipart();
+        self.adopt_empty_multiparts();
     }
 
     /// Reads the fields of the part that starts at `start`; returns where its body does.
     fn begin_part(&mut self, start: usize) -> usize {
         let bytes = self.raw.get(start..).unwrap_or_default();
-        let fields = Fields::new(bytes);
-        let body_start = self.raw.len().saturating_sub(fields.clone().into_body().len());
+        let mut fields = Fields::new(bytes);
         let parent = self.open.last().map(|open| open.part);
         let in_digest = parent
             .and_then(|parent| self.tree.parts.get(parent))
             .is_some_and(|parent| parent.content_type.value == "multipart/digest");
-        let part = Part { parent, ..read_fields(fields, in_digest) };
+        let mut part = Part { parent, ..read_fields(&mut fields, in_digest, &mut self.tree.defects) };
+        self.tree.defects.extend(fields.defects.clone());
+        let body_start = self.raw.len().saturating_sub(fields.into_body().len());
         if part.is_multipart() {
-            match part.content_type.raw_boundary() {
+            let boundary = part.content_type.raw_boundary();
+            self.tree.defects.note_if(boundary.is_none(), Defect::BoundaryMissing);
+            let boundary = boundary.or_else(|| guessed_boundary(self.raw.get(body_start..).unwrap_or_default()));
+            match boundary {
                 Some(boundary) if self.open.len() < DEPTH_MAX => {
                     self.open.push(Open { part: self.tree.parts.len(), boundary });
                 }
-                _ => self.tree.incomplete = true,
+                Some(_) => {
+                    part.is_too_deep = true;
+                    self.tree.defects.note(Defect::TooDeep);
+                }
+                None => {}
             }
         }
         self.tree.parts.push(part);
@@ -154,19 +179,37 @@ impl Splitter<'_> {
         })
     }
 
-    /// A message that claims to be multipart but has no part: its text is shown as it is.
-    fn adopt_empty_multipart(&mut self) {
-        if let [part] = self.tree.parts.as_mut_slice()
-            && part.is_multipart()
-        {
-            self.tree.incomplete = true;
-            part.content_type = Parameterised::parse(b"text/plain");
+    /// What claims to be multipart but has no part is text, and shown as it is.
+    fn adopt_empty_multiparts(&mut self) {
+        let parents: HashSet<usize> = self.tree.parts.iter().filter_map(|part| part.parent).collect();
+        for (index, part) in self.tree.parts.iter_mut().enumerate() {
+            if part.is_multipart() && !part.is_too_deep && !parents.contains(&index) {
+                self.tree.defects.note(Defect::BoundaryNotFound);
+                part.content_type = Parameterised::parse(b"text/plain");
+            }
         }
     }
 }
 
+/// The boundary of a multipart that does not name it: what the first line says that looks like one, with a field of a part
+/// behind it.
+fn guessed_boundary(body: &[u8]) -> Option<Vec<u8>> {
+    let head = body.get(..GUESS_BYTES_MAX).unwrap_or(body);
+    let mut lines = head.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).peekable();
+    while let Some(line) = lines.next() {
+        let boundary = line.strip_prefix(b"--").filter(|boundary| (1..=70).contains(&boundary.len()));
+        let followed = lines
+            .peek()
+            .is_some_and(|next| next.get(..CONTENT.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONTENT)));
+        if let Some(boundary) = boundary.filter(|_| followed) {
+            return Some(boundary.to_vec());
+        }
+    }
+    None
+}
+
 /// The first field of each kind counts.
-fn read_fields<'a>(fields: Fields<'_>, in_digest: bool) -> Part<'a> {
+fn read_fields<'a>(fields: &mut Fields<'_>, in_digest: bool, defects: &mut Defects) -> Part<'a> {
     let (mut content_type, mut disposition, mut encoding) = (None, None, None);
     let mut has_content_id = false;
     for field in fields {
@@ -178,7 +221,7 @@ fn read_fields<'a>(fields: Fields<'_>, in_digest: bool) -> Part<'a> {
         } else if field.is("Content-Disposition") {
             slot(&mut disposition, &field);
         } else if field.is("Content-Transfer-Encoding") {
-            encoding.get_or_insert_with(|| Encoding::parse(&String::from_utf8_lossy(field.value)));
+            encoding.get_or_insert_with(|| Encoding::parse(&String::from_utf8_lossy(field.value), defects));
         } else if field.is("Content-ID") {
             has_content_id = true;
         }
@@ -187,6 +230,7 @@ fn read_fields<'a>(fields: Fields<'_>, in_digest: bool) -> Part<'a> {
     let mut content_type = content_type.unwrap_or_else(|| Parameterised::parse(default));
     // RFC 2045 §5.2: what is no `type/subtype`, like `text`, is plain text.
     if !content_type.value.contains('/') || content_type.value.len() > 127 {
+        defects.note(Defect::ContentTypeInvalid);
         "text/plain".clone_into(&mut content_type.value);
     }
     Part {
@@ -224,7 +268,7 @@ mod tests {
         let raw =
             format!("{OUTER}--a\r\n\r\none\r\n--a \r\nContent-Type: text/html\r\n\r\n<p>\r\n\r\n--a--\r\nepilogue\r\n");
         assert_eq!(leaves(&raw), pairs(&[("text/plain", "one"), ("text/html", "<p>\r\n")]));
-        assert!(!split(raw.as_bytes()).incomplete);
+        assert_eq!(split(raw.as_bytes()).defects.into_sorted(), []);
     }
 
     #[test]
@@ -255,7 +299,7 @@ mod tests {
         assert_eq!(leaves("x\n\ny"), pairs(&[("text/plain", "y")]));
         let no_boundary = "Content-Type: multipart/mixed\n\nx";
         assert_eq!(leaves(no_boundary), pairs(&[("text/plain", "x")]));
-        assert!(split(no_boundary.as_bytes()).incomplete);
+        assert!(split(no_boundary.as_bytes()).defects.has(Defect::BoundaryMissing));
         let digest = "Content-Type: multipart/digest; boundary=a\n\n--a\n\nSubject: x\n\n--a--";
         assert_eq!(leaves(digest).first().unwrap().0, "message/rfc822");
     }
@@ -265,10 +309,10 @@ mod tests {
         let level = |n| format!("Content-Type: multipart/mixed; boundary={n}\n\n--{n}\n");
         let nested = (0..100_000).map(level).collect::<Vec<_>>().concat();
         let tree = split(nested.as_bytes());
-        assert!(tree.incomplete && tree.parts.len() == DEPTH_MAX + 1, "{}", tree.parts.len());
+        assert!(tree.defects.has(Defect::TooDeep) && tree.parts.len() == DEPTH_MAX + 1, "{}", tree.parts.len());
         let many = format!("{OUTER}{}", "--a\n\n".repeat(500_000));
         let tree = split(many.as_bytes());
-        assert!(tree.incomplete && tree.parts.len() == PARTS_MAX);
+        assert!(tree.defects.has(Defect::TooManyParts) && tree.parts.len() == PARTS_MAX);
         let boundaries = format!("{}{}", &nested[..4_000], "--\n".repeat(500_000));
         split(boundaries.as_bytes());
     }

@@ -6,7 +6,7 @@ use crate::message::{charset, encoded_word, header, printable, transfer};
 const PARAMETERS_MAX: usize = 100;
 
 /// The longest file name, in characters: what file systems allow.
-const FILENAME_CHARS_MAX: usize = 255;
+pub(super) const FILENAME_CHARS_MAX: usize = 255;
 
 /// A field's value and its parameters, with their names in lower case and the values still encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Parameterised {
             .filter_map(|piece| {
                 let (name, value) = piece.split_at_checked(memchr::memchr(b'=', &piece)?)?;
                 let name = String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase();
-                Some((name, value.get(1..)?.trim_ascii().to_vec()))
+                Some((name, value.get(1..)?.to_vec()))
             })
             .collect();
         Self { value: printable::line(&String::from_utf8_lossy(&value)).to_ascii_lowercase(), parameters }
@@ -38,7 +38,7 @@ impl Parameterised {
     pub(super) fn raw_boundary(&self) -> Option<Vec<u8>> {
         let plain = self.raw("boundary").map(<[u8]>::to_vec);
         let boundary = plain.or_else(|| self.decoded("boundary").map(String::into_bytes))?;
-        Some(boundary).filter(|boundary| !boundary.is_empty())
+        Some(boundary.trim_ascii_end().to_vec()).filter(|boundary| !boundary.is_empty())
     }
 
     /// See [`decoded`].
@@ -126,10 +126,13 @@ fn percent_decoded(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Splits at semicolons outside of quotes; drops quotes, their escapes, and comments.
+/// Splits at semicolons outside of quotes; drops quotes, their escapes, comments, and blanks around values that are not
+/// quoted.
 fn pieces(value: &[u8]) -> Vec<Vec<u8>> {
     let mut pieces = vec![];
     let mut piece = Vec::new();
+    // Where the piece ends but for blanks that are not quoted.
+    let mut solid = 0_usize;
     let (mut quoted, mut depth) = (false, 0_usize);
     let mut bytes = value.iter().copied().peekable();
     while let Some(byte) = bytes.next() {
@@ -140,7 +143,14 @@ fn pieces(value: &[u8]) -> Vec<Vec<u8>> {
             b'(' if !quoted => depth = depth.saturating_add(1),
             b')' if !quoted && depth > 0 => depth = depth.saturating_sub(1),
             _ if depth > 0 => {}
+            byte if !quoted && byte.is_ascii_whitespace() => {
+                if !piece.is_empty() && !piece.ends_with(b"=") {
+                    piece.push(byte);
+                }
+                continue;
+            }
             b';' if !quoted => {
+                piece.truncate(solid);
                 pieces.push(std::mem::take(&mut piece));
                 if pieces.len() > PARAMETERS_MAX {
                     return pieces;
@@ -148,7 +158,9 @@ fn pieces(value: &[u8]) -> Vec<Vec<u8>> {
             }
             byte => piece.push(byte),
         }
+        solid = piece.len();
     }
+    piece.truncate(solid);
     pieces.push(piece);
     pieces
 }
@@ -175,6 +187,7 @@ mod tests {
             ("attachment; filename*=a%20b%2", "a b%2"),
             ("attachment; filename=\"C:\\dir\\a.txt\"", "C:\\dir\\a.txt"),
             ("attachment; filename=\"unclosed; x.txt", "unclosed; x.txt"),
+            ("attachment; filename*0=\"a \"; filename*1 = b ; filename*2=\" c\" ", "a b c"),
         ] {
             assert_eq!(filename(value).as_deref(), Some(expected), "{value}");
         }

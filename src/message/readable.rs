@@ -7,9 +7,12 @@ use std::borrow::Cow;
 
 use memchr::memmem;
 
+use crate::event::Defect;
 use crate::message::{
-    charset, flowed,
-    html::{self, Purpose},
+    armor, charset,
+    defects::Defects,
+    flowed,
+    html::{self, Ending, Purpose},
     printable,
     transfer::Encoding,
 };
@@ -19,9 +22,6 @@ const PREVIEW_CHARS_MAX: usize = 200;
 
 /// Longest text, in octets.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
-
-/// Raw octets of plain text that a preview is looked for in at first.
-const PREVIEW_FIRST_LOOK: usize = 1024;
 
 /// Raw octets of plain text that a preview is looked for in: enough to get past a long quote at the top.
 const PREVIEW_SOURCE_MAX: usize = 32 * 1024;
@@ -49,23 +49,23 @@ pub struct TextPart<'a> {
 
 /// The beginning of what can be read in a part: one line, at most 200 characters. None when there is nothing to read.
 ///
-/// Quoted text, the signature and ruled lines are left out where something else is there. `raw` may end in the middle
+/// Quoted text, the signature and ruled lines are left out where something else is there; what PGP has encrypted in
+/// the text is left out always. `raw` may end in the middle
 /// of a base64 group, an `=XX`, a character or a tag; more of it gives the same beginning.
 pub fn preview(part: &TextPart<'_>, raw: &[u8]) -> Option<String> {
-    // The first lines are enough for most messages, and then they are the same as out of all of it.
-    let first = own_words(&decode(part, raw, PREVIEW_FIRST_LOOK, Purpose::Preview));
-    if first.chars().count() >= PREVIEW_CHARS_MAX {
-        return Some(first);
-    }
-    let text = decode(part, raw, PREVIEW_SOURCE_MAX, Purpose::Preview);
-    printable::non_empty(own_words(&text))
-        .or_else(|| printable::non_empty(printable::collapse(text.lines(), PREVIEW_CHARS_MAX)))
+    preview_of(&decode(part, raw, Ending::Cut, Purpose::Preview, &mut Defects::default()))
 }
 
-/// The beginning of a text without quotes, signature and ruled lines.
-fn own_words(text: &str) -> String {
+/// [`preview`] of a part that is there to its end; notes what is wrong with the text.
+pub(super) fn preview_of_whole(part: &TextPart<'_>, raw: &[u8], defects: &mut Defects) -> Option<String> {
+    preview_of(&decode(part, raw, Ending::Whole, Purpose::Preview, defects))
+}
+
+fn preview_of(text: &str) -> Option<String> {
+    let text = armor::removed(text);
     let own = text.lines().take_while(|line| *line != "-- ").filter(|line| !is_quote(line) && !is_rule(line));
-    printable::collapse(own, PREVIEW_CHARS_MAX)
+    printable::non_empty(printable::collapse(own, PREVIEW_CHARS_MAX))
+        .or_else(|| printable::non_empty(printable::collapse(text.lines(), PREVIEW_CHARS_MAX)))
 }
 
 /// A preview of text that the server has decoded and cut already.
@@ -76,22 +76,37 @@ pub fn preview_of_text(text: &str) -> Option<String> {
 
 /// All that can be read in a part, with LF line ends, at most 64 KiB. None when there is nothing to read.
 pub fn text(part: &TextPart<'_>, raw: &[u8]) -> Option<String> {
-    let text = decode(part, raw, TEXT_SOURCE_MAX, Purpose::Text);
+    bounded(&decode(part, raw, Ending::Cut, Purpose::Text, &mut Defects::default()))
+}
+
+/// [`text`] of a part that is there to its end.
+pub(super) fn whole_text(part: &TextPart<'_>, raw: &[u8]) -> Option<String> {
+    bounded(&decode(part, raw, Ending::Whole, Purpose::Text, &mut Defects::default()))
+}
+
+fn bounded(text: &str) -> Option<String> {
     let text = printable::cut_bytes(text.trim_start_matches('\n').trim_end(), TEXT_BYTES_MAX).trim_end();
     printable::non_empty(text.to_owned())
 }
 
-/// Decoded text with LF line ends and without control characters, from the first `source_max` octets.
-fn decode(part: &TextPart<'_>, raw: &[u8], source_max: usize, purpose: Purpose) -> String {
+/// Decoded text with LF line ends and without control characters, from as many octets as the purpose needs.
+fn decode(part: &TextPart<'_>, raw: &[u8], ending: Ending, purpose: Purpose, defects: &mut Defects) -> String {
+    let source_max = match purpose {
+        Purpose::Preview => PREVIEW_SOURCE_MAX,
+        Purpose::Text => TEXT_SOURCE_MAX,
+    };
     let is_html = part.subtype.eq_ignore_ascii_case("html");
     let raw_max = if is_html { source_max.saturating_mul(HTML_FACTOR) } else { source_max };
-    let bytes = Encoding::parse(part.encoding).decode(raw.get(..raw_max).unwrap_or(raw));
+    let bytes = Encoding::parse(part.encoding, &mut Defects::default()).decode(raw.get(..raw_max).unwrap_or(raw));
     if is_html {
         let label = part.charset.map(Cow::Borrowed).or_else(|| meta_charset(&bytes).map(Cow::Owned));
-        let html = charset::decode(&bytes, label.as_deref());
-        return printable::lines(&html::to_text(&html, purpose, source_max));
+        defects.note_if(label.is_none() && !bytes.is_ascii(), Defect::WrongCharset);
+        let html = charset::decode_noting(&bytes, label.as_deref(), defects);
+        let ending = if raw.len() > raw_max { Ending::Cut } else { ending };
+        return printable::lines(&html::to_text(&html, purpose, ending, source_max));
     }
-    let text = printable::lines(&charset::decode(&bytes, part.charset));
+    defects.note_if(part.charset.is_none() && !bytes.is_ascii(), Defect::WrongCharset);
+    let text = printable::lines(&charset::decode_noting(&bytes, part.charset, defects));
     if part.flowed { flowed::unflow(&text, part.del_sp) } else { text }
 }
 

@@ -1,9 +1,12 @@
 //! Whole messages: what smtp.md found parsers to fail on, with the right answers.
 
+mod findings;
+
 use proptest::prelude::*;
 
+use super::attachments::ATTACHMENTS_MAX;
 use super::*;
-use crate::event::Address;
+use crate::event::{Address, Attachment, Priority};
 
 fn read(raw: &str) -> MessageSummary {
     summarise(raw.replace('\n', "\r\n").as_bytes(), Content::Text)
@@ -94,7 +97,10 @@ fn whole_message_is_summarised() {
         list_id: Some("news.example.org".into()),
         auto_submitted: true,
         priority: Priority::High,
-        attachments: vec![attachment(Some("ü.pdf"), "application/pdf", 5), attachment(None, "message/rfc822", 22)],
+        attachments: vec![
+            attachment(Some("ü.pdf"), "application/pdf", 5),
+            attachment(Some("inner.eml"), "message/rfc822", 22),
+        ],
         ..MessageSummary::default()
     };
     assert_eq!(summary, expected);
@@ -146,6 +152,14 @@ fn priority_is_read_from_the_field_that_says_something() {
         ("Priority: urgent", Priority::High),
         ("X-Priority: 3", Priority::Normal),
         ("X-Priority: 33", Priority::Normal),
+        ("Auto-Submitted: auto-generated", Priority::Low),
+        ("Auto-Submitted: auto-generated\nImportance: high", Priority::High),
+        ("Auto-Submitted: no", Priority::Normal),
+        ("Precedence: bulk\nX-Priority: 3", Priority::Normal),
+        ("Precedence: List", Priority::Low),
+        ("Precedence: first-class", Priority::Normal),
+        ("List-Unsubscribe: <https://x.example/u>", Priority::Low),
+        ("List-Post: NO\nX-MSMail-Priority: High", Priority::High),
     ] {
         assert_eq!(summarise_header(header.as_bytes()).priority, expected, "{header}");
     }
@@ -235,6 +249,37 @@ fn bombs_take_linear_time() {
     let bomb = format!("Subject: {}\nTo: a@x\n\nbody", "=?utf-8?Q?a?= ".repeat(150_000));
     let summary = summarise(bomb.as_bytes(), Content::Preview);
     assert_eq!((summary.to.len(), summary.preview.as_deref()), (1, Some("body")));
+}
+
+/// The inputs that fuzzing found to reach something new, as what each target makes of them: without the fuzzer, and in
+/// each run of the tests.
+#[test]
+fn what_fuzzing_collected_is_survived() {
+    let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut inputs = 0;
+    for corpus in std::fs::read_dir(corpora).unwrap().map(Result::unwrap) {
+        if !corpus.file_name().to_string_lossy().starts_with("mail") {
+            continue;
+        }
+        for input in std::fs::read_dir(corpus.path()).unwrap() {
+            let input = std::fs::read(input.unwrap().path()).unwrap();
+            for (begin, end) in [
+                ("", ""),
+                ("Subject: ", "\r\n"),
+                ("To: ", "\r\n"),
+                ("Date: ", "\r\n"),
+                ("Content-Type: application/pdf; ", "\r\n\r\nx"),
+                ("Content-Type: text/html\r\n\r\n", ""),
+            ] {
+                let summary = summarise(&[begin.as_bytes(), &input, end.as_bytes()].concat(), Content::Text);
+                let shown = [&summary.subject, &summary.preview, &summary.date];
+                assert!(!shown.into_iter().flatten().any(|text| text.contains(char::is_control)));
+                assert!(summary.to.len() <= RECIPIENTS_MAX && summary.attachments.len() <= ATTACHMENTS_MAX);
+            }
+            inputs += 1;
+        }
+    }
+    assert!(inputs > 50, "the corpora are in the repository");
 }
 
 proptest! {

@@ -5,6 +5,9 @@
 
 use memchr::memchr;
 
+use crate::event::Defect;
+use crate::message::defects::Defects;
+
 /// Content-Transfer-Encoding, as far as it matters for reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -17,13 +20,16 @@ pub(super) enum Encoding {
 
 impl Encoding {
     /// Reads the field's value; a comment or parameter after it, as some mailers add, is ignored.
-    pub(super) fn parse(value: &str) -> Self {
+    pub(super) fn parse(value: &str, defects: &mut Defects) -> Self {
         let token = value.trim().trim_matches('"');
         let end = token.find(|c: char| c == ';' || c == '(' || c.is_whitespace()).unwrap_or(token.len());
-        match token.get(..end).unwrap_or_default() {
-            token if token.eq_ignore_ascii_case("base64") => Self::Base64,
-            token if token.eq_ignore_ascii_case("quoted-printable") => Self::QuotedPrintable,
-            _ => Self::Identity,
+        match token.get(..end).unwrap_or_default().to_ascii_lowercase().as_str() {
+            "base64" => Self::Base64,
+            "quoted-printable" => Self::QuotedPrintable,
+            token => {
+                defects.note_if(!matches!(token, "7bit" | "8bit" | "binary"), Defect::EncodingUnknown);
+                Self::Identity
+            }
         }
     }
 
@@ -43,18 +49,16 @@ impl Encoding {
         }
     }
 
-    /// Size after decoding, without the memory for it.
-    pub(super) fn decoded_len(self, raw: &[u8]) -> usize {
+    /// Size after decoding, without the memory for it; and what is wrong with the encoding.
+    pub(super) fn measure(self, raw: &[u8], defects: &mut Defects) -> usize {
         match self {
             Self::Identity => raw.len(),
-            Self::Base64 => {
-                let digits = raw.iter().filter(|&&byte| digit(byte).is_some()).count();
-                // Four digits carry three octets. Divided first, so that it cannot overflow.
-                (digits / 4).saturating_mul(3).saturating_add((digits % 4).saturating_mul(3) / 4)
-            }
+            Self::Base64 => measure_base64(raw, defects),
             Self::QuotedPrintable => {
                 let mut len = 0_usize;
                 for_each_quoted_printable_run(raw, |run| len = len.saturating_add(run.len()));
+                let valid = raw.is_ascii() && memchr::memchr_iter(b'=', raw).all(|at| escapes(raw.get(at..)));
+                defects.note_if(!valid, Defect::QuotedPrintableInvalid);
                 len
             }
         }
@@ -62,7 +66,7 @@ impl Encoding {
 }
 
 /// The value of a base64 digit (RFC 4648 §4).
-fn digit(byte: u8) -> Option<u8> {
+pub(super) fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'A'..=b'Z' => Some(byte.wrapping_sub(b'A')),
         b'a'..=b'z' => Some(byte.wrapping_sub(b'a').wrapping_add(26)),
@@ -70,6 +74,36 @@ fn digit(byte: u8) -> Option<u8> {
         b'+' => Some(62),
         b'/' => Some(63),
         _ => None,
+    }
+}
+
+/// Four digits carry three octets; padding makes up for those that are missing in the last group.
+fn measure_base64(raw: &[u8], defects: &mut Defects) -> usize {
+    let (mut digits, mut pads, mut junk) = (0_usize, 0_usize, 0_usize);
+    for &byte in raw {
+        let counter = match byte {
+            b'=' => &mut pads,
+            b' ' | b'\t' | b'\r' | b'\n' => continue,
+            byte if digit(byte).is_some() => &mut digits,
+            _ => &mut junk,
+        };
+        *counter = counter.saturating_add(1);
+    }
+    let whole = digits.saturating_add(pads).is_multiple_of(4);
+    defects.note_if(!whole || junk > 0, Defect::Base64Invalid);
+    // Divided first, so that it cannot overflow.
+    (digits / 4).saturating_mul(3).saturating_add((digits % 4).saturating_mul(3) / 4)
+}
+
+/// Whether the `=` that these octets begin with is an escape or a soft line break (RFC 2045 §6.7).
+fn escapes(octets: Option<&[u8]>) -> bool {
+    match octets {
+        Some([_, high, low, ..]) if hex(*high).is_some() && hex(*low).is_some() => true,
+        Some([_, after @ ..]) => {
+            let blanks = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            matches!(after.get(blanks..), Some([] | [b'\n', ..] | [b'\r', b'\n', ..]))
+        }
+        _ => false,
     }
 }
 
@@ -273,14 +307,39 @@ mod tests {
             (Encoding::QuotedPrintable, b"a=\r\nb=C3=BC \r\n"),
             (Encoding::Identity, b"a=b"),
         ] {
-            assert_eq!(encoding.decoded_len(raw), encoding.decode(raw).len());
+            let mut defects = Defects::default();
+            assert_eq!(encoding.measure(raw, &mut defects), encoding.decode(raw).len());
+            assert_eq!(defects.into_sorted(), []);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_encoding_is_noted() {
+        for (encoding, raw) in [
+            (Encoding::Base64, &b"SGVsbG8gd29ybGQ"[..]),
+            (Encoding::Base64, b"SGVs*bG8="),
+            (Encoding::Base64, b"SGVsbG8=\r\n___\r\nfooter"),
+            (Encoding::QuotedPrintable, b"a=ZZ"),
+            (Encoding::QuotedPrintable, b"a==\n"),
+            (Encoding::QuotedPrintable, b"\xfc"),
+            (Encoding::QuotedPrintable, b"= x\n"),
+        ] {
+            let mut defects = Defects::default();
+            encoding.measure(raw, &mut defects);
+            assert_eq!(defects.into_sorted().len(), 1, "{}", raw.escape_ascii());
         }
     }
 
     #[test]
     fn encoding_is_read_through_case_and_comments() {
-        assert_eq!(Encoding::parse(" BASE64 (x)"), Encoding::Base64);
-        assert_eq!(Encoding::parse("Quoted-Printable;"), Encoding::QuotedPrintable);
-        assert_eq!(Encoding::parse("8bit"), Encoding::Identity);
+        for (value, encoding, defects) in [
+            (" BASE64 (x)", Encoding::Base64, &[][..]),
+            ("Quoted-Printable;", Encoding::QuotedPrintable, &[]),
+            ("8bit", Encoding::Identity, &[]),
+            ("x-uuencode", Encoding::Identity, &[Defect::EncodingUnknown]),
+        ] {
+            let mut found = Defects::default();
+            assert_eq!((Encoding::parse(value, &mut found), found.into_sorted().as_slice()), (encoding, defects));
+        }
     }
 }

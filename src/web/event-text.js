@@ -115,6 +115,9 @@ export function remarks(message) {
     message?.priority === "high" && "urgent",
     message?.list_id && "mailing list",
     message?.auto_submitted && "automatic",
+    message?.security?.some((kind) => kind.endsWith("-encrypted")) && "encrypted",
+    message?.report?.recipients?.some(({ action }) => action === "failed") && "not delivered",
+    message?.calendar && "invitation",
     message?.parse_error && "damaged: not all of it could be read",
   ].filter(Boolean);
 }

@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(whole.message_id.as_deref(), Some("<a@b>"));
         assert_eq!((whole.references.len(), whole.in_reply_to.len()), (2, 0));
         assert_eq!(whole.list_id.as_deref(), Some("rust.example.org"), "and no priority out of its second line");
-        assert_eq!((whole.auto_submitted, whole.priority), (false, crate::event::Priority::Normal));
+        assert_eq!((whole.auto_submitted, whole.priority), (false, crate::event::Priority::Low));
         assert_eq!(whole.from, [Address { name: Some("Ada".into()), address: "ada@example.org".into() }]);
         assert_eq!((whole.subject.as_deref(), whole.preview.as_deref()), (Some("a  b"), Some("first line")));
         assert_eq!(whole.text.as_deref(), Some("Hi"));

@@ -276,7 +276,11 @@ fn what_fuzzing_collected_is_survived() {
     let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
     let mut inputs = 0;
     for corpus in std::fs::read_dir(corpora).unwrap() {
-        for input in std::fs::read_dir(corpus.unwrap().path()).unwrap() {
+        let corpus = corpus.unwrap();
+        if corpus.file_name().to_string_lossy().starts_with("mail") {
+            continue; // Those are read by `message`.
+        }
+        for input in std::fs::read_dir(corpus.path()).unwrap() {
             let input = std::fs::read(input.unwrap().path()).unwrap();
             for begin in
                 ["", "* ", "* OK ", "* 1 FETCH (", "* 1 FETCH (BODYSTRUCTURE ", "* LIST ", "* STATUS ", "* SEARCH "]
