@@ -81,12 +81,21 @@ fn declared(bytes: &[u8], encoding: &'static Encoding) -> String {
     let (text, had_errors) = encoding.decode_with_bom_removal(bytes);
     if had_errors
         && !bytes.is_ascii()
-        && let Ok(utf8) = std::str::from_utf8(bytes)
+        && let Some(utf8) = utf8_up_to_a_cut(bytes)
     {
         return utf8.to_owned();
     }
     // A character that was cut in half at the end says nothing.
     text.trim_end_matches('\u{fffd}').to_owned()
+}
+
+/// The bytes as UTF-8, if they are; their last character may be cut in half.
+fn utf8_up_to_a_cut(bytes: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(err) if err.error_len().is_none() => std::str::from_utf8(bytes.get(..err.valid_up_to())?).ok(),
+        Err(_) => None,
+    }
 }
 
 /// ISO-2022-JP without escape sequences that another follows at once, as where encoded words were joined: browsers take
@@ -237,6 +246,7 @@ mod tests {
             ("Grüße".as_bytes(), Some("UTF-8*de"), "Grüße"),
             ("Grüße".as_bytes(), Some("shift_jis"), "Grﾃｼﾃ歹"),
             (b"caf\xe9", None, "café"),
+            (b"5 \xe2\x82\xac for \xe2\x82", Some("gbk"), "5 € for "),
             (b"Gr\xc3\xbc\xc3", Some("utf-8"), "Grü"),
             (b"\xc3\xbc \xff \xc3\xbc", Some("utf-8"), "ü ÿ ü"),
             (b"Gr\x81\xe1e", Some("cp850"), "Grüße"),

@@ -129,7 +129,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 self.take_in(rest)
             };
             match next {
-                Next::Deliver(transaction) => next = self.deliver(transaction).await,
+                // On the heap: what it needs is not what an idle session should have room for.
+                Next::Deliver(transaction) => next = Box::pin(self.deliver(transaction)).await,
                 Next::Verify(attempt) => next = self.verify(*attempt).await,
                 Next::NewClient => next = self.new_client(),
                 _ => self.hold().await,
