@@ -397,8 +397,10 @@ async fn starttls_is_done_or_nothing_is_sent() {
 async fn a_large_message_goes_on_octet_for_octet() {
     let host = SmartHost::start().await;
     let server = start(config(&host.address.to_string(), ""), None).await;
-    let body: String =
-        (0..200_000).map(|n| format!("{}line {n} grüße\r\n", if n % 7 == 0 { "." } else { "" })).collect();
+    let body: String = (0..200_000)
+        .map(|n| format!("{}line {n} grüße\r\n", if n % 7 == 0 { "." } else { "" }))
+        .collect::<Vec<_>>()
+        .concat();
     let sent = format!("{}\r\n{body}end", message("large"));
     assert!(sent.len() > 3 << 20);
     assert_eq!(send(&server, Some("ada@x.example"), &["alice@example.org"], &sent).await, 250);

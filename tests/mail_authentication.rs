@@ -459,9 +459,10 @@ async fn who_is_near_is_not_verified_by_default() {
 /// Replies of LMTP to one message for each of `to`.
 async fn deliver(socket: &std::path::Path, to: &[&str], message: &str) -> Vec<String> {
     let script = format!(
-        "import smtplib, sys\ns = smtplib.LMTP({socket:?})\ns.ehlo()\ns.docmd('MAIL FROM:<a@good.example>')\n\
+        "import smtplib, sys\ns = smtplib.LMTP('{socket}')\ns.ehlo()\ns.docmd('MAIL FROM:<a@good.example>')\n\
          for to in {to:?}: s.docmd(f'RCPT TO:<{{to}}>')\ns.docmd('DATA')\ns.send(sys.stdin.buffer.read() + b'.\\r\\n')\n\
          for to in {to:?}: print(s.getreply()[0])\n",
+        socket = socket.display(),
     );
     let mut command = tokio::process::Command::new("python3");
     command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);

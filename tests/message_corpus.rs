@@ -54,7 +54,7 @@ fn messages() -> Vec<Message> {
             Message {
                 name: path.file_stem().unwrap().to_string_lossy().into_owned(),
                 raw: std::fs::read(&path).unwrap(),
-                expected: serde_json::from_slice(&expected).unwrap_or_else(|err| panic!("{path:?}: {err}")),
+                expected: serde_json::from_slice(&expected).unwrap_or_else(|err| panic!("{}: {err}", path.display())),
             }
         })
         .collect();
@@ -72,7 +72,8 @@ fn difference(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value
         .map(|key| {
             format!("  {key}\n    expected {}\n    found    {}\n", show(expected.get(key)), show(found.get(key)))
         })
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 #[test]
@@ -170,8 +171,10 @@ fn words(text: &str) -> String {
     std::iter::once(first.as_str()).chain(rest).flat_map(str::split_whitespace).collect()
 }
 
+type Reader = fn(&[u8]) -> Shown;
+
 /// How many messages the table above says that each parser reads: subject, sender, text, and all three.
-const TABLE: [(&str, fn(&[u8]) -> Shown, [usize; 4]); 3] = [
+const TABLE: [(&str, Reader, [usize; 4]); 3] = [
     ("postrider", Shown::of_postrider, [140, 140, 140, 140]),
     ("mail-parser", Shown::of_mail_parser, [131, 131, 116, 100]),
     ("mailparse", Shown::of_mailparse, [128, 127, 114, 93]),

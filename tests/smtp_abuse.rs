@@ -34,7 +34,7 @@ async fn honest_mail_is_taken_once_while_abuse_of_all_kinds_goes_on() {
     let errors = Some(folder.path().join("errors"));
     let address = (Ipv4Addr::LOCALHOST, free_port()).into();
     let config = config(address);
-    let server = Server::with(Options { errors, config, ..Options::default() }).await;
+    let server = Server::with(Options { config, errors, ..Options::default() }).await;
     let files = server.open_files();
     let (until, ledger) = (Instant::now() + TIME, Ledger::default());
     let mut honest = JoinSet::new();

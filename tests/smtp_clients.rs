@@ -328,9 +328,9 @@ async fn nodemailer_lettre_and_postfix_use_tls_and_log_in() {
         postrider.host_and_port().1
     );
     let host = MailHost::postfix(postrider.folder.path(), &main, "", &[]);
-    let mail = Mail::large("Postfix by TLS");
-    hand_over(host.port, &mail).await;
-    postrider.has(&mail, true).await;
+    let relayed = Mail::large("Postfix by TLS");
+    hand_over(host.port, &relayed).await;
+    postrider.has(&relayed, true).await;
     assert!(host.log().contains("status=sent (250 2.0.0"), "{}", host.log());
 }
 

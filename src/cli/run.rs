@@ -156,9 +156,7 @@ fn banner(server: &Server, sources: &str, file: Option<&Path>, data_dir: &Path) 
         server.http_address(),
         data_dir.display(),
     );
-    for (role, place) in server.smtp_listeners() {
-        text.push_str(&format!("  {:<9} {place}\n", role.name()));
-    }
+    text.extend(server.smtp_listeners().map(|(role, place)| format!("  {:<9} {place}\n", role.name())));
     text.push_str(sources);
     text.push_str("\nSign in, within an hour (`postrider token` makes tokens for programs):\n  ");
     text.push_str(&server.sign_in_link());

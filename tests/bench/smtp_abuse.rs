@@ -46,7 +46,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     match arguments.iter().position(|argument| argument == ABUSE) {
         Some(at) => {
-            runtime.block_on(abuse(&arguments[at + 1], Duration::from_secs(arguments[at + 2].parse().unwrap())))
+            runtime.block_on(abuse(&arguments[at + 1], Duration::from_secs(arguments[at + 2].parse().unwrap())));
         }
         None => runtime.block_on(compare()),
     }
@@ -63,7 +63,7 @@ async fn compare() {
     let config = config(address);
     let server = Server::with(Options { data_dir, config, wrapper, errors, ..Options::default() }).await;
     let ledger = Ledger::default();
-    let alone = honest(address, &ledger, (time / 5).min(Duration::from_secs(60))).await;
+    let alone = honest(address, &ledger, (time / 5).min(Duration::from_mins(1))).await;
     let files = server.open_files();
     println!("alone:        {} {}, {files} files open", figures(&alone), memory(&server));
     let mut abuse = tokio::process::Command::new("nice")

@@ -207,6 +207,7 @@ async fn all_cases_pass_over_lmtp_on_a_unix_socket() {
 
 /// Each of these is wrong in another way; a runner that passed one of them would prove nothing with the rest.
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::too_many_lines, reason = "the lines are a table")]
 async fn what_is_not_as_the_table_says_fails() {
     let wrong = "
         case code

@@ -58,7 +58,10 @@ pub enum Abuse {
     TlsHello,
 }
 
-use Abuse::*;
+use Abuse::{
+    ConnectFlood, CutChunk, EarlyTalker, Errors, Garbage, HalfClose, Http, HugeChunk, LongLines, MimeBomb, Nuls,
+    Oversized, Passwords, ResetFlood, Silence, SlowCommand, SlowText, StartTls, TlsHello, UnknownRecipients,
+};
 
 impl Abuse {
     pub const ALL: [Self; 20] = [
@@ -159,7 +162,7 @@ impl Abuse {
 }
 
 /// How long a silent one is silent.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_hours(1);
 /// An envelope that is in order; abusers have an account of their own.
 const MAIL: &str = "MAIL FROM:<>\r\nRCPT TO:<abuser@example.org>\r\n";
 

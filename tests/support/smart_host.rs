@@ -176,13 +176,12 @@ async fn session(stream: impl AsyncRead + AsyncWrite + Unpin, state: &State) -> 
                 if matches!(act, Some(Act::Hold)) {
                     state.release.notified().await;
                 }
-                match act {
-                    Some(Act::Text(refusal)) => refusal,
-                    _ => {
-                        let taken = Taken { mail: mail.clone(), rcpt: rcpt.clone(), text };
-                        state.taken.lock().expect("no panic").push(taken);
-                        "250 2.0.0 taken"
-                    }
+                if let Some(Act::Text(refusal)) = act {
+                    refusal
+                } else {
+                    let taken = Taken { mail: mail.clone(), rcpt: rcpt.clone(), text };
+                    state.taken.lock().expect("no panic").push(taken);
+                    "250 2.0.0 taken"
                 }
             }
             ("QUIT", _) => "221 2.0.0 bye",
