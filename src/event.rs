@@ -278,7 +278,7 @@ impl MessageSummary {
             self.text = None;
         }
         if content < Content::Preview {
-            self.preview = None;
+            (self.preview, self.report, self.calendar) = (None, None, None);
         }
         (content > Content::None).then_some(self)
     }

@@ -162,6 +162,13 @@ fn header_summary(header: &[u8], defects: &mut Defects) -> MessageSummary {
     }
 }
 
+/// The addresses of a header's one `From`. None where there is none, or more than one (RFC 5322 §3.6.2).
+pub(crate) fn sole_from(header: &[u8]) -> Option<Vec<Address>> {
+    let mut senders = Fields::new(header).filter(|field| field.is("From"));
+    let sender = senders.next()?;
+    senders.next().is_none().then(|| address::parse_list(sender.value, FROM_MAX))
+}
+
 /// Decodes an unstructured header value: encoded words, raw octets of any charset, folding. One line, without control
 /// characters.
 pub fn decode_header_text(value: &[u8]) -> String {

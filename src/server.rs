@@ -308,10 +308,12 @@ impl Server {
             tracing::warn!(settings = waiting.join(", "), "changed settings that need a restart");
         }
         self.certificates.iter().for_each(ServerTls::look_soon);
-        // Before anybody is routed to a new account.
-        self.intake.replace_sender_policies(&config.account);
         match routing(&config).await {
-            Ok(routing) => self.intake.replace_routing(routing),
+            Ok(routing) => {
+                // Before anybody is routed to a new account.
+                self.intake.replace_sender_policies(&config.account);
+                self.intake.replace_routing(routing);
+            }
             Err(err) => {
                 let error: &dyn std::error::Error = &err;
                 tracing::error!(error, "recipients are not reloaded, mail goes where it went before");

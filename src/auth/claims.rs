@@ -91,6 +91,11 @@ impl Claims {
     /// Clocks differ by this much at most; the library's default of a minute would let a revoked user stay.
     const LEEWAY_SECONDS: u64 = 5;
 
+    /// Whose it is, for limits and log lines: who brings a token is known, even where it names nobody.
+    pub(crate) fn bearer(&self) -> &str {
+        self.sub.as_deref().unwrap_or("token")
+    }
+
     /// Reads the payload of a token whose signature was good.
     ///
     /// # Errors

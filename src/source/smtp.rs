@@ -1,10 +1,11 @@
 //! The SMTP receiver: takes mail for the configured accounts and turns each message into events (RFC 5321).
 //!
-//! From the inside out: `path`, `parameter`, `command`, `line` and `data` parse, `collector` and `holding` keep;
+//! From the inside out: `parameter`, `command`, `line` and `data` parse, `collector` and `holding` keep;
 //! `session` is the dialogue, a state machine without I/O; `sasl` is what is said at a login, `users` who may, `logins`
 //! finds out whether it is them, and `lockout` keeps those off that guess; `connection` gives the session a socket, `tls`
-//! and `channel` its encryption, a clock and the event log; [`serve`] accepts connections and ends them. The receiver keeps no mail and relays none: what it answers with 250
-//! is committed to the event log, in one append for all recipients.
+//! and `channel` its encryption, and a clock; [`serve`] accepts connections and ends them. `proxy_header` and `xclient` say
+//! whom a proxy brings; `limits`, `places`, `rate` and `patience` bound what anybody takes. What a message becomes is
+//! `intake`'s: what is answered with 250 is committed to the event log, in one append for all recipients.
 
 mod budget;
 mod channel;

@@ -128,11 +128,12 @@ impl SmartHost {
         message: &[u8],
     ) -> Result<(), Failure> {
         let server = connection.server_info();
-        let internationalized =
-            !(waiting.mail_from.is_ascii() && waiting.address.is_ascii() && header(message).is_ascii());
+        let is_ascii =
+            [waiting.mail_from.as_bytes(), waiting.address.as_bytes(), waiting.head.as_bytes(), header(message)];
+        let internationalized = !is_ascii.iter().all(|part| part.is_ascii());
         let mut parameters = String::new();
         // What a server does not announce is not asked of it: it takes 8 bits all the same, or refuses the message.
-        if server.supports_feature(Extension::EightBitMime) && !message.is_ascii() {
+        if server.supports_feature(Extension::EightBitMime) && !(message.is_ascii() && waiting.head.is_ascii()) {
             parameters.push_str(" BODY=8BITMIME");
         }
         if server.supports_feature(Extension::SmtpUtfEight) && internationalized {

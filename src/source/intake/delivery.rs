@@ -194,7 +194,11 @@ fn append_of(mail: &Mail, found: &Found, received: Timestamp) -> Append {
     summary.authentication.clone_from(authentication);
     for secret in recipients.iter().filter_map(|recipient| recipient.destination.secret.as_ref()) {
         let shown = [&mut summary.to, &mut summary.cc].into_iter().flatten();
-        shown.for_each(|shown| secret.redact(&mut shown.address));
+        // Many programs write the address as the name, too.
+        shown.for_each(|shown| {
+            secret.redact(&mut shown.address);
+            shown.name.iter_mut().for_each(|name| secret.redact(name));
+        });
     }
     let digest = summary.message_id.is_some().then(|| digest(&SHA256, message));
 

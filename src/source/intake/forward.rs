@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
-use tracing::error;
+use tracing::debug;
 
 use super::delivery::{Mail, Outcome, Recipient};
 use super::path::Path;
@@ -39,7 +39,7 @@ impl Forward {
             return Ok(Self::Loop);
         }
         let Some(forwarding) = forwarding else {
-            error!(account = %to.destination.account, "its mail has to wait for a restart: [smtp.forward] is new");
+            debug!(account = %to.destination.account, "its mail has to wait for a restart: [smtp.forward] is new");
             return Err(Outcome::Failed);
         };
         Ok(Self::To(Arc::clone(forward), forwarding.clone()))

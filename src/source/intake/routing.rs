@@ -1,7 +1,7 @@
 //! Which account, mailbox and topics a recipient means. Pure: made from the configuration, asked at every RCPT.
 //!
 //! What names an address most exactly decides: the address itself, then what is before its `+`, then a pattern, then a
-//! regular expression, then all of its domain. The receiver relays nothing: an address that leads to no account is
+//! regular expression, then all of its domain. Nothing is relayed but by `forward`: an address that leads to no account is
 //! refused. An address with a secret that is missing or wrong is like one that is not there at all.
 
 mod build;
@@ -77,6 +77,12 @@ impl Destination {
         let inbox = mailbox.is_empty() || mailbox.eq_ignore_ascii_case(INBOX);
         let mailbox = if inbox { INBOX } else { mailbox }.to_owned();
         Self { account, mailbox, content, topics: Vec::new(), forward: None, secret: None }
+    }
+
+    /// All topics that its events carry: who may publish on these may bring mail here.
+    pub(crate) fn all_topics(&self) -> Vec<Topic> {
+        let mailbox = Topic::mailbox(&self.account, &self.mailbox);
+        std::iter::once(mailbox).chain(self.topics.iter().cloned()).collect()
     }
 }
 

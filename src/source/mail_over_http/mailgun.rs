@@ -75,6 +75,11 @@ pub(super) fn stale(stale: Stale) -> Refusal {
             let detail = "the signature was used before; each brings one message";
             Refusal::Permanent(Problem::new(StatusCode::CONFLICT, "signature-used", detail))
         }
+        // Whether the other request brings the mail is not known yet, and if it does not, this one has to come again.
+        Stale::InUse => {
+            let detail = "the same signature is being used; post it again in a while";
+            Refusal::Temporary(Problem::unavailable("signature-in-use", detail, 60))
+        }
         Stale::Full => {
             Refusal::Temporary(Problem::unavailable("busy", "too much mail at once; post it again in a while", 60))
         }

@@ -9,7 +9,6 @@ use super::Receiver;
 use super::receiver::{Shared, Taken, no_recipients};
 use super::refusal::{Refusal, Sender};
 use crate::auth::Authority;
-use crate::event::Topic;
 use crate::http::{Problem, media_type, unsupported_media_type};
 use crate::source::intake::{Path, Peer, Recipient};
 
@@ -43,7 +42,7 @@ async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
     if !refused.is_empty() {
         return Err(Refusal::Permanent(no_recipients(&refused)));
     }
-    let user = authority.claims().sub.clone();
+    let user = Some(authority.claims().bearer().to_owned());
     let body = shared.memory.read(request, shared.limits.message_bytes_max, 1).await?;
     if body.bytes.is_empty() {
         let detail = "the body is empty; send the message in it, `curl --data-binary @mail.eml`";
@@ -105,8 +104,7 @@ fn may_write(authority: &Authority, recipients: &[Recipient]) -> Result<(), Prob
     if authority.claims().mercure.publish.is_empty() {
         return Err(forbidden());
     }
-    let topic = |recipient: &Recipient| Topic::mailbox(&recipient.destination.account, &recipient.destination.mailbox);
-    let all_allowed = recipients.iter().all(|recipient| authority.may_publish(&[topic(recipient)]));
+    let all_allowed = recipients.iter().all(|recipient| authority.may_publish(&recipient.destination.all_topics()));
     if all_allowed { Ok(()) } else { Err(forbidden()) }
 }
 

@@ -4,8 +4,9 @@
 //! with lettre. Such a message has no signatures that could be checked, and providers can post the original: the
 //! README says how.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue, Headers};
-use lettre::message::{Attachment, MultiPart, SinglePart};
+use lettre::message::{Attachment, MultiPart, MultiPartKind, SinglePart};
 
 use super::form::Field;
 
@@ -84,15 +85,19 @@ fn field(name: &str, value: &str) -> String {
 }
 
 fn body(text: Option<String>, html: Option<String>, files: Vec<File>) -> Vec<u8> {
+    let digest = digest_of(text.as_deref(), html.as_deref(), &files);
+    let parts = |kind, of: &str| MultiPart::builder().kind(kind).boundary(format!("{digest}-{of}")).build();
     let readable = match (text.filter(|text| !text.is_empty()), html.filter(|html| !html.is_empty())) {
         (text, None) => Err(SinglePart::plain(text.unwrap_or_default())),
         (None, Some(html)) => Err(SinglePart::html(html)),
-        (Some(text), Some(html)) => Ok(MultiPart::alternative_plain_html(text, html)),
+        (Some(text), Some(html)) => Ok(parts(MultiPartKind::Alternative, "text")
+            .singlepart(SinglePart::plain(text))
+            .singlepart(SinglePart::html(html))),
     };
     if files.is_empty() {
         return readable.map_or_else(|part| part.formatted(), |parts| parts.formatted());
     }
-    let mixed = MultiPart::mixed();
+    let mixed = parts(MultiPartKind::Mixed, "all");
     let mut all = match readable {
         Ok(parts) => mixed.multipart(parts),
         Err(part) => mixed.singlepart(part),
@@ -108,6 +113,26 @@ fn body(text: Option<String>, html: Option<String>, files: Vec<File>) -> Vec<u8>
         all = all.singlepart(attachment.body(file.content, kind.unwrap_or(ContentType::TEXT_PLAIN)));
     }
     all.formatted()
+}
+
+/// What the boundaries are made of: a message that is posted again has to be the same octets, by which it is known, and
+/// no part can hold its own digest.
+fn digest_of(text: Option<&str>, html: Option<&str>, files: &[File]) -> String {
+    let mut context = Context::new(&SHA256);
+    let mut part = |octets: &[u8]| {
+        context.update(&(octets.len() as u64).to_be_bytes());
+        context.update(octets);
+    };
+    for text in [text, html] {
+        part(text.unwrap_or_default().as_bytes());
+    }
+    for file in files {
+        part(file.name.as_bytes());
+        part(&file.content);
+    }
+    let digest = context.finish();
+    // 40 digits: a boundary has at most 70 characters (RFC 2046 §5.1.1).
+    digest.as_ref().iter().take(20).map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

@@ -18,8 +18,16 @@ const REMEMBERED_MAX: usize = 50_000;
 #[derive(Debug)]
 pub(super) struct Replays {
     age_max: SignedDuration,
-    /// Digests of signatures, with the instant after which their time alone would refuse them.
-    used: Arc<Mutex<HashMap<[u8; 32], Timestamp>>>,
+    /// Digests of signatures.
+    used: Arc<Mutex<HashMap<[u8; 32], Use>>>,
+}
+
+#[derive(Debug)]
+struct Use {
+    /// After this instant its time alone would refuse it.
+    until: Timestamp,
+    /// Its message is stored.
+    done: bool,
 }
 
 /// Why a signature does not count.
@@ -27,8 +35,10 @@ pub(super) struct Replays {
 pub(super) enum Stale {
     /// Its time is too far from now.
     Time,
-    /// It was used, or is being used.
+    /// It was used.
     Used,
+    /// It is being used: whether it will have been is not known yet.
+    InUse,
     /// There are too many to remember this one.
     Full,
 }
@@ -36,7 +46,7 @@ pub(super) enum Stale {
 /// A signature in use. Unless it was [`Ticket::keep`]t, it may be used again.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    used: Arc<Mutex<HashMap<[u8; 32], Timestamp>>>,
+    used: Arc<Mutex<HashMap<[u8; 32], Use>>>,
     key: [u8; 32],
     kept: bool,
 }
@@ -58,15 +68,16 @@ impl Replays {
         key.copy_from_slice(digest(&SHA256, signed).as_ref());
         let mut used = locked(&self.used);
         if used.len() >= REMEMBERED_MAX {
-            used.retain(|_, until| *until >= now);
+            used.retain(|_, known| known.until >= now);
         }
-        if used.contains_key(&key) {
-            return Err(Stale::Used);
+        if let Some(known) = used.get(&key) {
+            return Err(if known.done { Stale::Used } else { Stale::InUse });
         }
         if used.len() >= REMEMBERED_MAX {
             return Err(Stale::Full);
         }
-        used.insert(key, time.checked_add(self.age_max).unwrap_or(Timestamp::MAX));
+        let until = time.checked_add(self.age_max).unwrap_or(Timestamp::MAX);
+        used.insert(key, Use { until, done: false });
         drop(used);
         Ok(Ticket { used: Arc::clone(&self.used), key, kept: false })
     }
@@ -76,6 +87,9 @@ impl Ticket {
     /// It has brought its mail.
     pub(super) fn keep(mut self) {
         self.kept = true;
+        if let Some(known) = locked(&self.used).get_mut(&self.key) {
+            known.done = true;
+        }
     }
 }
 
@@ -87,7 +101,7 @@ impl Drop for Ticket {
     }
 }
 
-fn locked(used: &Mutex<HashMap<[u8; 32], Timestamp>>) -> MutexGuard<'_, HashMap<[u8; 32], Timestamp>> {
+fn locked(used: &Mutex<HashMap<[u8; 32], Use>>) -> MutexGuard<'_, HashMap<[u8; 32], Use>> {
     // No holder can leave it half changed.
     used.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -105,7 +119,7 @@ mod tests {
             assert_eq!(enter("a", time, now).unwrap_err(), Stale::Time, "{time} at {now}");
         }
         let first = enter("a", "1000", 1300).unwrap();
-        assert_eq!(enter("a", "1000", 1300).unwrap_err(), Stale::Used, "two at once");
+        assert_eq!(enter("a", "1000", 1300).unwrap_err(), Stale::InUse, "two at once");
         drop(first);
         enter("a", "1000", 700).expect("what was not stored may come again").keep();
         assert_eq!(enter("a", "1000", 1300).unwrap_err(), Stale::Used);

@@ -218,6 +218,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let deadline = self.deadline.at(self.session.data_received());
         let stalled = self.session.waits_behind_bare_lf().then(|| Instant::now() + BARE_LF_WAIT);
         let wake_at = stalled.map_or(deadline, |stalled| stalled.min(deadline));
+        // Who always has something to read would never be late.
+        if deadline <= Instant::now() {
+            return Ok(Some(self.late()));
+        }
         tokio::select! {
             biased;
             () = now.cancelled() => Ok(Some(self.session.shut_down(&mut self.out))),
@@ -225,12 +229,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             read = timeout_at(wake_at, self.read()) => match read {
                 Ok(read) => read,
                 Err(_) if wake_at < deadline => Ok(Some(self.session.end_stalled_line(&mut self.out))),
-                Err(_) => {
-                    self.receiver.metrics.timeouts.inc();
-                    Ok(Some(self.session.time_out(&mut self.out)))
-                }
+                Err(_) => Ok(Some(self.late())),
             },
         }
+    }
+
+    fn late(&mut self) -> Next {
+        self.receiver.metrics.timeouts.inc();
+        self.session.time_out(&mut self.out)
     }
 
     /// Reads once. Cancel safe: what was read is taken in before anybody else gets to run.

@@ -69,7 +69,8 @@ impl HoldError {
 impl Room {
     /// As `config` says. Out of the memory, there is always some for the messages that are read back.
     pub(super) fn new(config: &SmtpConfig, spool: Spool) -> Self {
-        let whole = config.message_bytes_max.get().saturating_mul(WHOLE_MAX);
+        let largest = config.listeners().map(|listener| listener.limits.message_bytes_max).max().unwrap_or_default();
+        let whole = largest.max(config.message_bytes_max.get()).saturating_mul(WHOLE_MAX);
         Self {
             memory: Budget::new(config.memory_bytes_max.get().saturating_sub(whole)),
             disk: Budget::new(config.spool_bytes_max.get()),

@@ -47,6 +47,11 @@ impl Logins {
             return Verdict::LockedOut;
         }
         let Ok(identity) = self.identify(&name, evidence).await else { return Verdict::Unavailable };
+        // Many may have been tried at once, and each must not count alone.
+        if self.lock().is_locked(address, &name, Instant::now()) {
+            metrics.auth_lockouts.inc();
+            return Verdict::LockedOut;
+        }
         if let Some(identity) = identity {
             self.lock().succeeded(address, &name);
             metrics.auth_successes.inc();
@@ -85,7 +90,7 @@ impl Logins {
     fn bearer(&self, token: &Secret) -> Option<Identity> {
         let claims =
             self.key.as_ref()?.verify(token.expose()).inspect_err(|err| debug!(error = %err, "bad token")).ok()?;
-        let name = claims.sub.clone().unwrap_or_else(|| "token".to_owned());
+        let name = claims.bearer().to_owned();
         let may_publish = !claims.mercure.publish.is_empty();
         let reach = Reach::Token(Box::new(Authority::of(claims, Carrier::Header)));
         may_publish.then_some(Identity { name, reach })

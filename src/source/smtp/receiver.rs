@@ -181,8 +181,9 @@ async fn session(
         span.in_scope(|| refuse(stream, &receiver, &entrance.policy));
         return;
     }
-    // Programs on this machine may come as often as they like.
-    let address = client.address.filter(|_| client.peer == Peer::Remote);
+    // Programs on this machine may come as often as they like, and so may who passes on the mail of others.
+    let is_stranger = client.peer == Peer::Remote && !client.is_in(&entrance.policy.xclient_from);
+    let address = client.address.filter(|_| is_stranger);
     if let Some(pause) = address.and_then(|address| receiver.patience.pause(address, Instant::now())) {
         receiver.metrics.sessions_paused.inc();
         tokio::select! {
@@ -218,7 +219,7 @@ async fn has_not_waited(stream: &Stream, policy: &Policy) {
 fn tell(source: Source, client: &mut Client) {
     match source {
         Source::Proxy => {}
-        Source::Unknown => client.peer = Peer::Remote,
+        Source::Unknown => *client = Client::at(None, Peer::Remote),
         Source::Client(address) => *client = Client::at(Some(address.ip()), Peer::Remote),
     }
 }

@@ -417,7 +417,7 @@ impl<'a> Session<'a> {
             return self.error(out, "503 5.5.1 Nested MAIL command");
         }
         if self.is_throttled {
-            return go_on(out, "450 4.7.1 Too many messages from your address, try again later");
+            return self.idle(out, "450 4.7.1 Too many messages from your address, try again later");
         }
         if mail.parameters.size > self.policy.limits.message_bytes_max as u64 {
             return self.error(out, TOO_BIG);

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::auth::Authority;
-use crate::event::{AccountName, Topic};
+use crate::event::AccountName;
 use crate::registry::{PasswordError, PasswordSource};
 use crate::scram::{Verifier, hmac_sha256, prepared};
 use crate::source::intake::Destination;
@@ -126,11 +126,7 @@ impl Identity {
         match &self.reach {
             Reach::All => true,
             Reach::Accounts(accounts) => accounts.contains(&to.account),
-            Reach::Token(authority) => {
-                let mailbox = Topic::mailbox(&to.account, &to.mailbox);
-                let topics: Vec<Topic> = std::iter::once(mailbox).chain(to.topics.iter().cloned()).collect();
-                authority.may_publish(&topics)
-            }
+            Reach::Token(authority) => authority.may_publish(&to.all_topics()),
         }
     }
 }

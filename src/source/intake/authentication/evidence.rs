@@ -3,6 +3,7 @@
 //! Gathering it takes as long as the message is large, and no network. What is gathered is small, so that it can wait
 //! for name servers while the message itself does not. The bounds are those within which the crate takes linear time.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use mail_auth::AuthenticatedMessage;
@@ -12,6 +13,7 @@ use mail_auth::dkim::{Canonicalization, Signature};
 use memchr::memmem;
 
 use crate::message::authentication::SIGNATURES_MAX;
+use crate::message::sole_from;
 
 /// A header that is larger is not verified: real ones have 5 to 20 KiB.
 const HEADER_BYTES_MAX: usize = 256 * 1024;
@@ -83,7 +85,7 @@ fn read(header: &[u8]) -> Result<Readable<'_>, Unverifiable> {
     }
     // It parses what is there and is strict about `l=`, by which text can be added to what was signed.
     let mut message = AuthenticatedMessage::parse(header).ok_or(Unverifiable)?;
-    if message.headers.len() > FIELDS_MAX {
+    if message.headers.len() > FIELDS_MAX || !are_the_senders(&message.from, header) {
         return Err(Unverifiable);
     }
     let signatures = std::mem::take(&mut message.dkim_headers);
@@ -96,6 +98,16 @@ fn read(header: &[u8]) -> Result<Readable<'_>, Unverifiable> {
     }
     let void: Vec<Header<'_, Signature>> = void;
     Ok(Readable { message, void: void.into_iter().map(|signature| signature.header.d).collect() })
+}
+
+/// Whether `senders`, of whom something is found out, are those whom the event names. A header that the two parsers read
+/// differently, or with more than one `From` or none, says of nobody that they wrote it.
+fn are_the_senders(senders: &[String], header: &[u8]) -> bool {
+    let domain = |address: &str| address.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
+    let verified: BTreeSet<_> = senders.iter().map(|address| domain(address)).collect();
+    let shown = sole_from(header).unwrap_or_default();
+    let shown: BTreeSet<_> = shown.iter().map(|shown| domain(&shown.address)).collect();
+    !shown.is_empty() && shown == verified && !shown.contains(&None)
 }
 
 /// What the standards ask of a signature and the crate does not: a version (RFC 6376 §3.5), that it signs `From`
@@ -120,6 +132,25 @@ mod tests {
         let evidence = Evidence::gather(format!("{header}From: a@a.example\r\n\r\ntext\r\n").as_bytes()).unwrap();
         let read = evidence.read().unwrap();
         (read.message.dkim_headers.len(), read.void.len())
+    }
+
+    #[test]
+    fn who_is_verified_is_who_is_shown() {
+        let is_read = |header: &str| {
+            let evidence = Evidence::gather(format!("{header}\r\n\r\ntext\r\n").as_bytes()).unwrap();
+            evidence.read().is_ok()
+        };
+        assert!(is_read("Subject: x\r\nFrom: \"Ada, L.\" <ada@A.example>"));
+        assert!(is_read("From: ada@a.example,\r\n bob@b.example"));
+        for header in [
+            "Fr om: x@evil.example\r\ngarbage\r\nFrom: boss@bank.example",
+            "garbage\r\nFrom: boss@bank.example",
+            "From: x@evil.example\r\nFrom: boss@bank.example",
+            "Subject: x",
+            "From: nobody",
+        ] {
+            assert!(!is_read(header), "{header}");
+        }
     }
 
     #[test]

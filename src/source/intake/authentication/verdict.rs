@@ -70,7 +70,11 @@ impl SenderPolicy {
             (Some(AuthenticationResult::Fail), DmarcFail::Refuse) if wants_rejected => {
                 Verdict::Refuse(Refusal::DmarcFail)
             }
-            (Some(AuthenticationResult::Fail), DmarcFail::Mark | DmarcFail::Refuse) => Verdict::Mark,
+            // Whoever sends it can see to it that nothing is found out.
+            (
+                Some(AuthenticationResult::Fail | AuthenticationResult::Permerror | AuthenticationResult::Temperror),
+                DmarcFail::Mark | DmarcFail::Refuse,
+            ) => Verdict::Mark,
             _ => Verdict::Accept,
         }
     }
