@@ -111,8 +111,12 @@ mod tests {
         for wish in [DmarcPolicy::None, DmarcPolicy::Quarantine, DmarcPolicy::Reject] {
             assert_eq!(of(DmarcFail::Accept, Fail, wish), Verdict::Accept);
             assert_eq!(of(DmarcFail::Mark, Fail, wish), Verdict::Mark);
-            for not_failed in [Pass, NoRecord, Temperror, Permerror] {
+            for not_failed in [Pass, NoRecord] {
                 assert_eq!(of(DmarcFail::Refuse, not_failed, wish), Verdict::Accept, "{not_failed} is not fail");
+            }
+            for not_found_out in [Temperror, Permerror] {
+                assert_eq!(of(DmarcFail::Refuse, not_found_out, wish), Verdict::Mark, "{not_found_out}");
+                assert_eq!(of(DmarcFail::Accept, not_found_out, wish), Verdict::Accept, "{not_found_out}");
             }
         }
         assert_eq!(of(DmarcFail::Refuse, Fail, DmarcPolicy::Reject), Verdict::Refuse(Refusal::DmarcFail));
