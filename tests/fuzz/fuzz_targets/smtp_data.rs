@@ -10,7 +10,10 @@ fuzz_target!(|input: (u8, &[u8])| {
     let (piece_len, octets) = input;
     let pieces: Vec<&[u8]> = octets.chunks(usize::from(piece_len).max(1)).collect();
     for bytes_max in [20, 1 << 20] {
-        assert_eq!(text(&pieces, bytes_max), text(&[octets], bytes_max));
+        let (cut, whole) = (text(&pieces, bytes_max), text(&[octets], bytes_max));
+        // What goes on without end is hung up on: what was read of it by then says nothing.
+        let is_endless = matches!(&whole, Some((Err("endless"), _)));
+        assert!(cut == whole || is_endless && matches!(&cut, Some((Err("endless"), _))), "{cut:?} {whole:?}");
     }
     // The text begins as if behind CRLF.
     let wire = [b"\r\n", octets].concat();
