@@ -171,6 +171,7 @@ const MAIL: &str = "MAIL FROM:<>\r\nRCPT TO:<abuser@example.org>\r\n";
 pub fn config(address: SocketAddr) -> String {
     format!(
         "[[smtp.listener]]\nrole = 'smtp'\nlisten = '{address}'\nproxy_protocol_from = ['127.0.0.0/8']\n\
+         verify = false\n\
          [[account]]\nname = 'abuser'\naddresses = ['abuser@example.org']\n\
          [[account]]\nname = 'honest'\naddresses = ['honest@example.org']\n"
     )
