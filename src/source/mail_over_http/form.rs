@@ -10,6 +10,9 @@ use crate::http::{Problem, media_type, unsupported_media_type};
 /// Fields of one form: a message with a hundred attachments has fewer.
 const FIELDS_MAX: usize = 1000;
 
+/// So many times the largest message may a form be: it has the parts once more, encoded.
+pub(super) const FORM_FACTOR: usize = 3;
+
 /// One field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Field {

@@ -9,16 +9,13 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
 use super::Receiver;
-use super::form::Form;
+use super::form::{FORM_FACTOR, Form};
 use super::rebuilt::{File, Parsed};
 use super::receiver::{Shared, Taken};
-use super::refusal::{Refusal, Sender};
-use super::replay::{Stale, Ticket};
+use super::refusal::{Refusal, Sender, off};
+use super::replay::Ticket;
 use crate::http::Problem;
 use axum::http::StatusCode;
-
-/// A form has more than the message: its parts once more, encoded.
-const FORM_FACTOR: usize = 3;
 
 pub(super) async fn receive(State(receiver): State<Receiver>, request: Request) -> Response {
     let shared = receiver.shared();
@@ -60,36 +57,7 @@ fn verify(shared: &Shared, key: &[u8], form: &Form, now: Timestamp) -> Result<Ti
                       webhook signing key?";
         return Err(Refusal::Unproven(Problem::new(StatusCode::UNAUTHORIZED, "signature-invalid", detail)));
     }
-    shared.replays.enter(signed.as_bytes(), &time, now).map_err(stale)
-}
-
-/// Why a good signature does not count.
-pub(super) fn stale(stale: Stale) -> Refusal {
-    match stale {
-        Stale::Time => {
-            let detail = "the signature is too old, or of the future; is the clock of this machine right? See \
-                          `mail_over_http.signature_age_max`";
-            Refusal::Unproven(Problem::new(StatusCode::UNAUTHORIZED, "signature-stale", detail))
-        }
-        Stale::Used => {
-            let detail = "the signature was used before; each brings one message";
-            Refusal::Permanent(Problem::new(StatusCode::CONFLICT, "signature-used", detail))
-        }
-        // Whether the other request brings the mail is not known yet, and if it does not, this one has to come again.
-        Stale::InUse => {
-            let detail = "the same signature is being used; post it again in a while";
-            Refusal::Temporary(Problem::unavailable("signature-in-use", detail, 60))
-        }
-        Stale::Full => {
-            Refusal::Temporary(Problem::unavailable("busy", "too much mail at once; post it again in a while", 60))
-        }
-    }
-}
-
-/// A provider that may not post.
-pub(super) fn off(provider: &str, setting: &str) -> Problem {
-    let detail = format!("{provider} may not post mail here; set `mail_over_http.{setting}`, see the README");
-    Problem::new(StatusCode::NOT_FOUND, "provider-off", detail)
+    shared.replays.enter(signed.as_bytes(), &time, now).map_err(Refusal::from)
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {

@@ -8,10 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::Receiver;
-use super::mailgun::off;
 use super::rebuilt::{File, Parsed};
 use super::receiver::{Shared, Taken};
-use super::refusal::{Refusal, Sender};
+use super::refusal::{Refusal, Sender, off};
 use crate::http::{Problem, parse_object};
 
 /// Raw and taken apart, attachments in base64.

@@ -6,6 +6,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use super::replay::Stale;
 use crate::http::Problem;
 
 /// Why nothing was taken.
@@ -54,6 +55,37 @@ impl Sender {
         }
         .into_response()
     }
+}
+
+/// Why a good signature does not count.
+impl From<Stale> for Refusal {
+    fn from(stale: Stale) -> Self {
+        match stale {
+            Stale::Time => {
+                let detail = "the signature is too old, or of the future; is the clock of this machine right? See \
+                          `mail_over_http.signature_age_max`";
+                Self::Unproven(Problem::new(StatusCode::UNAUTHORIZED, "signature-stale", detail))
+            }
+            Stale::Used => {
+                let detail = "the signature was used before; each brings one message";
+                Self::Permanent(Problem::new(StatusCode::CONFLICT, "signature-used", detail))
+            }
+            // Whether the other request brings the mail is not known yet, and if it does not, this one has to come again.
+            Stale::InUse => {
+                let detail = "the same signature is being used; post it again in a while";
+                Self::Temporary(Problem::unavailable("signature-in-use", detail, 60))
+            }
+            Stale::Full => {
+                Self::Temporary(Problem::unavailable("busy", "too much mail at once; post it again in a while", 60))
+            }
+        }
+    }
+}
+
+/// A provider that may not post.
+pub(super) fn off(provider: &str, setting: &str) -> Problem {
+    let detail = format!("{provider} may not post mail here; set `mail_over_http.{setting}`, see the README");
+    Problem::new(StatusCode::NOT_FOUND, "provider-off", detail)
 }
 
 /// A body that could not be read: too large is for ever, everything else may be the network.

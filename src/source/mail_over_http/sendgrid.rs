@@ -13,16 +13,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Receiver;
-use super::form::Form;
-use super::mailgun::{off, stale};
+use super::form::{FORM_FACTOR, Form};
 use super::rebuilt::{File, Parsed};
 use super::receiver::{Shared, Taken};
-use super::refusal::{Refusal, Sender};
+use super::refusal::{Refusal, Sender, off};
 use super::replay::Ticket;
 use crate::http::Problem;
 
-/// A form has more than the message: its parts once more.
-const FORM_FACTOR: usize = 3;
 const SIGNATURE: &str = "x-twilio-email-event-webhook-signature";
 const TIMESTAMP: &str = "x-twilio-email-event-webhook-timestamp";
 
@@ -85,7 +82,7 @@ fn verify(shared: &Shared, key: &[u8], headers: &HeaderMap, body: &[u8], now: Ti
         return Err(Refusal::Unproven(Problem::new(StatusCode::UNAUTHORIZED, "signature-invalid", detail)));
     }
     // An ECDSA signature can be made into another one that is as good: what was signed is what is remembered.
-    shared.replays.enter(&signed, time, now).map_err(stale)
+    shared.replays.enter(&signed, time, now).map_err(Refusal::from)
 }
 
 /// The parts of a message that was taken apart. Texts come in the charsets that `charsets` names.

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
-use super::super::command::Auth;
+use super::super::command::{Auth, CommandError};
 use super::super::sasl::{Exchange, Mechanism, Secret, Step, Verdict};
 use super::super::users::Users;
 use super::{Next, Role, Session, go_on, reply};
@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
     }
 
     fn may_log_in(&self, auth: &Auth) -> Result<(Mechanism, &'a Users), &'static str> {
-        let Some(users) = self.policy.users.as_deref() else { return Err("502 5.5.1 Command not implemented") };
+        let Some(users) = self.policy.users.as_deref() else { return Err(CommandError::NotImplemented.reply()) };
         if !self.greeted {
             return Err("503 5.5.1 Send EHLO first");
         }

@@ -3,6 +3,7 @@
 //! Nothing that came in the clear counts afterwards: neither what the client said before, nor what it, or somebody on
 //! the way, sent behind the command (CVE-2011-0411).
 
+use super::super::command::CommandError;
 use super::super::config::TlsMode;
 use super::{Next, Session, reply};
 
@@ -24,7 +25,7 @@ impl Session<'_> {
             return self.error(out, "503 5.5.1 TLS is on already");
         }
         if !self.offers_starttls() {
-            return self.error(out, "502 5.5.1 Command not implemented");
+            return self.refuse(CommandError::NotImplemented, out);
         }
         Next::StartTls
     }
