@@ -10,7 +10,7 @@ mod files;
 mod ledger;
 mod link;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -27,7 +27,7 @@ use uuid::Uuid;
 use uuid::fmt::Simple;
 
 use crate::event::{AccountName, Content, Draft, Topic, TopicMatcher};
-use crate::event_log::{Append, Appended, EventLog, ReadError, Selection};
+use crate::event_log::{Append, Appended, EventLog, Position, ReadError, Selection};
 use crate::message::attachment_bodies;
 use crate::metrics::{Metrics, Results};
 use crate::registry::Account;
@@ -39,8 +39,8 @@ pub use link::{LinkError, Links};
 use files::Files;
 use ledger::{Entry, Full, Ledger};
 
-/// Newest events of a mailbox in which a pending file is looked for: those that were committed last before a crash.
-const SEARCHED: usize = 2000;
+/// Events of a topic that are read at a time, when pending files are looked for in it.
+const EVENTS_READ: usize = 1000;
 /// How often expired files are looked for.
 const SWEEP: Duration = Duration::from_mins(10);
 
@@ -49,6 +49,9 @@ const SWEEP: Duration = Duration::from_mins(10);
 pub struct AttachmentId(Simple);
 
 impl AttachmentId {
+    /// Its digits.
+    const LEN: usize = Simple::LENGTH;
+
     fn new() -> Self {
         Self(Uuid::now_v7().simple())
     }
@@ -160,17 +163,17 @@ impl Attachments {
     /// # Errors
     /// When the event log cannot be read.
     pub async fn recover(&self, event_log: &EventLog) -> Result<(), ReadError> {
+        let mut of_topics: HashMap<String, Vec<AttachmentId>> = HashMap::new();
         for (id, topic) in self.shared.ledger.pending() {
-            let mut is_known = false;
-            if let Ok(topic) = Topic::parse(&topic) {
-                let name = id.to_string();
-                let newest =
-                    event_log.read_newest(&Selection::unrestricted([TopicMatcher::exact(&topic)]), SEARCHED).await?;
-                let has = |json: &[u8]| memchr::memmem::find(json, name.as_bytes()).is_some();
-                is_known = newest.iter().any(|event| has(&event.json));
+            of_topics.entry(topic).or_default().push(id);
+        }
+        for (topic, pending) in of_topics {
+            let linked = linked(event_log, &Topic::stored(&topic)).await?;
+            for id in pending {
+                let is_linked = linked.contains(&id);
+                debug!(%id, is_linked, "pending attachment");
+                if is_linked { self.shared.confirm(id) } else { self.shared.remove(id) }
             }
-            debug!(%id, is_known, "pending attachment");
-            if is_known { self.shared.confirm(id) } else { self.shared.remove(id) }
         }
         Ok(())
     }
@@ -211,6 +214,21 @@ impl Attachments {
                 Err(LinkError::Unreadable)
             }
         }
+    }
+}
+
+/// What the events of a topic link to. All of them are read, however many: a file may have been pending for long, if it
+/// could not be renamed when its event was committed.
+async fn linked(event_log: &EventLog, topic: &Topic) -> Result<HashSet<AttachmentId>, ReadError> {
+    let selection = Selection::unrestricted([TopicMatcher::exact(topic)]);
+    let (mut linked, mut after) = (HashSet::new(), Position::START);
+    loop {
+        let page = event_log.read_after(&selection, after, EVENTS_READ).await?;
+        linked.extend(page.events.iter().flat_map(|event| link::links_in(&event.json)));
+        if page.scanned_to >= page.head {
+            return Ok(linked);
+        }
+        after = page.scanned_to;
     }
 }
 
@@ -330,5 +348,44 @@ impl Shared {
             warn!(%id, error = %err, "attachment not removed");
         }
         self.ledger.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventKind, Origin};
+    use crate::event_log::EventLogConfig;
+
+    /// Its file could not be renamed at the time, and much has come since: more than a page of the log.
+    #[tokio::test]
+    async fn a_pending_file_stays_however_long_ago_its_event_was_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"key");
+        let (config, at) = (AttachmentsConfig::default(), folder.path().join("attachments"));
+        let open = || Attachments::open(&at, &config, "http://x", key.clone(), &[], &Metrics::default()).unwrap();
+        let alice = AccountName::parse("alice").unwrap();
+        let shared = open().shared;
+        let topic = Topic::mailbox(&alice, "INBOX").as_str().to_owned();
+        let (filename, content_type, expires) = (None, "text/plain".to_owned(), shared.expires());
+        let header = Header { account: alice.clone(), topic, filename, content_type, expires };
+        let [linked, orphan] = [(); 2].map(|()| shared.write(&header, 1, &|| b"x".to_vec()).unwrap());
+        let draft = |reason: String| {
+            let draft = Draft::in_mailbox(EventKind::MessageNew, Origin::Smtp, &alice, "INBOX");
+            Draft { reason: Some(reason), ..draft }
+        };
+        let mut append = Append::new();
+        append.push(draft(shared.links.link(linked, expires)), None);
+        for _ in 0..2100 {
+            append.push(draft("later ".repeat(200)), None);
+        }
+        log.append(append).await.unwrap();
+
+        let attachments = open();
+        attachments.recover(&log).await.unwrap();
+        assert!(attachments.shared.files.open(linked).is_ok(), "it is linked");
+        assert_eq!(attachments.shared.files.open(orphan).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(attachments.shared.ledger.pending(), []);
     }
 }

@@ -19,6 +19,8 @@ use crate::event::AccountName;
 const PENDING: &str = "new";
 /// The longest first line: names are bounded where they are read.
 const HEADER_BYTES_MAX: u64 = 16 * 1024;
+/// What a file without a whole first line is.
+const CUT_OFF: ErrorKind = ErrorKind::UnexpectedEof;
 
 /// What a file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +79,9 @@ impl Files {
                     let bytes = usize::try_from(len).unwrap_or(usize::MAX);
                     found.push((id, Entry { account: header.account, bytes, expires: header.expires, pending }));
                 }
-                // A crash while it was written: no event can speak of it.
-                Err(_) if is_pending => fs::remove_file(&path)?,
+                // A crash while it was written: no event can speak of it, since that comes after the sync. Of whatever
+                // else cannot be read (a failing disk, a newer postrider's header) one may.
+                Err(err) if is_pending && err.kind() == CUT_OFF => fs::remove_file(&path)?,
                 Err(err) => warn!(path = %path.display(), error = %err, "not an attachment, left alone"),
             }
         }
@@ -142,9 +145,9 @@ fn read_header(path: &Path, id: AttachmentId) -> io::Result<Kept> {
     let mut first = Vec::new();
     reader.by_ref().take(HEADER_BYTES_MAX).read_until(b'\n', &mut first)?;
     if first.last() != Some(&b'\n') {
-        return Err(io::Error::new(ErrorKind::InvalidData, "its first line is cut off"));
+        return Err(io::Error::new(CUT_OFF, "its first line is cut off"));
     }
-    let header = serde_json::from_slice(&first)?;
+    let header = serde_json::from_slice(&first).map_err(|err| io::Error::new(ErrorKind::InvalidData, err))?;
     let mut file = reader.into_inner();
     let len = file.metadata()?.len().saturating_sub(first.len() as u64);
     file.seek(SeekFrom::Start(first.len() as u64))?;
@@ -188,5 +191,18 @@ mod tests {
         files.remove(one).unwrap();
         files.remove(one).unwrap();
         assert_eq!(files.open(one).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_pending_file_that_cannot_be_read_may_be_linked_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path());
+        let [looped, newer, torn] = [(); 3].map(|()| files.pending(AttachmentId::new()));
+        std::os::unix::fs::symlink(&looped, &looped).unwrap();
+        fs::write(&newer, "{\"version\":2\n\noctets").unwrap();
+        fs::write(&torn, "").unwrap();
+        assert!(files.list().unwrap().is_empty());
+        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+        assert_eq!([&looped, &newer, &torn].map(is_there), [true, true, false]);
     }
 }
