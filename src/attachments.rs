@@ -18,8 +18,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use tokio::task::spawn_blocking;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -36,11 +38,14 @@ pub use config::{AttachmentsConfig, AttachmentsConfigError};
 pub use files::{Header, Kept};
 pub use link::{LinkError, Links};
 
-use files::Files;
+use files::{Files, charge};
 use ledger::{Entry, Full, Ledger};
 
 /// Events of a topic that are read at a time, when pending files are looked for in it.
 const EVENTS_READ: usize = 1000;
+/// Messages whose attachments are written at the same time: each has a thread, which mostly waits for the disk, and others
+/// need the threads too.
+const WRITES_MAX: usize = 4;
 /// How often expired files are looked for.
 const SWEEP: Duration = Duration::from_mins(10);
 
@@ -81,6 +86,8 @@ struct Shared {
     files: Files,
     links: Links,
     ledger: Ledger,
+    /// For messages whose attachments are written at the same time.
+    places: Arc<Semaphore>,
     /// Accounts that want their attachments kept.
     accounts: RwLock<HashSet<AccountName>>,
     /// By what became of them.
@@ -121,7 +128,8 @@ impl Attachments {
             ledger.insert(id, entry);
         }
         let (links, accounts) = (Links::new(base_url, key), RwLock::new(wanting(accounts)));
-        Ok(Self { shared: Arc::new(Shared { config, files, links, ledger, accounts, results }) })
+        let places = Arc::new(Semaphore::new(WRITES_MAX));
+        Ok(Self { shared: Arc::new(Shared { config, files, links, ledger, places, accounts, results }) })
     }
 
     /// The accounts from now on.
@@ -137,8 +145,31 @@ impl Attachments {
     }
 
     /// Keeps the attachments that the events list whose accounts want that, and links them. `content` is that with which
-    /// `message` was summarised. Blocks until they are on disk.
-    pub(crate) fn keep(&self, append: &mut Append, message: &[u8], content: Content) -> Pending {
+    /// `message` was summarised. Waits until they are on disk.
+    ///
+    /// # Errors
+    /// When that panics.
+    ///
+    /// # Cancel safety
+    /// What was written goes again when the future is dropped.
+    pub(crate) async fn keep(
+        &self,
+        mut append: Append,
+        message: Bytes,
+        content: Content,
+    ) -> Result<(Append, Pending), JoinError> {
+        // Nobody closes the semaphore. The place is the thread's: it waits for the disk even if nobody waits for it.
+        let place = Arc::clone(&self.shared.places).acquire_owned().await.ok();
+        let attachments = self.clone();
+        spawn_blocking(move || {
+            let _place = place;
+            let pending = attachments.keep_now(&mut append, &message, content);
+            (append, pending)
+        })
+        .await
+    }
+
+    fn keep_now(&self, append: &mut Append, message: &[u8], content: Content) -> Pending {
         let shared = Arc::clone(&self.shared);
         let mut pending = Pending { shared, ids: Vec::new(), is_left: false };
         for draft in append.drafts_mut() {
@@ -313,9 +344,17 @@ impl Shared {
             return None;
         }
         let (id, octets) = (AttachmentId::new(), decode());
+        let first = match header.line() {
+            Ok(first) => first,
+            Err(err) => {
+                warn!(error = %err, "attachment not kept");
+                self.results.count("failed");
+                return None;
+            }
+        };
         let entry = Entry {
             account: header.account.clone(),
-            bytes: octets.len(),
+            bytes: charge(first.len().saturating_add(octets.len())),
             expires: header.expires,
             pending: Some(header.topic.clone()),
         };
@@ -326,7 +365,7 @@ impl Shared {
             });
             return None;
         }
-        if let Err(err) = self.files.write(id, header, &octets) {
+        if let Err(err) = self.files.write(id, &first, &octets) {
             warn!(error = %err, "attachment not kept");
             self.remove(id);
             self.results.count("failed");
@@ -353,9 +392,24 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::event::{EventKind, Origin};
     use crate::event_log::EventLogConfig;
+
+    #[tokio::test]
+    async fn only_a_few_messages_write_their_attachments_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, key) = (AttachmentsConfig::default(), hmac::Key::new(hmac::HMAC_SHA256, b"key"));
+        let attachments = Attachments::open(folder.path(), &config, "http://x", key, &[], &Metrics::default()).unwrap();
+        let keep = || attachments.keep(Append::new(), Bytes::new(), Content::Text);
+        let places = Arc::clone(&attachments.shared.places).acquire_many_owned(4).await.unwrap();
+        assert!(timeout(Duration::from_millis(50), keep()).await.is_err(), "it waits");
+        drop(places);
+        timeout(Duration::from_secs(5), keep()).await.expect("there is room").unwrap();
+        assert_eq!(attachments.shared.places.available_permits(), 4);
+    }
 
     /// Its file could not be renamed at the time, and much has come since: more than a page of the log.
     #[tokio::test]

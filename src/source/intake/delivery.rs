@@ -9,6 +9,7 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use jiff::{Timestamp, Unit};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 use uuid::fmt::Simple;
 
@@ -139,10 +140,15 @@ pub(super) async fn commit(intake: &Intake, mail: Mail, found: Found) -> Outcome
     let received = now.round(Unit::Millisecond).unwrap_or(now);
     let parsed = async {
         let append = intake.parsing.run(size, move || append_of(&mail, &found, received)).await?;
-        keeping::keep(attachments.as_ref(), append, message, content).await
+        let keeping = keeping::keep(attachments.as_ref(), append, message, content);
+        timeout(*append_timeout, keeping).await.map_or_else(|late| Ok(Err(late)), |kept| kept.map(Ok))
     };
     let (append, mut kept) = match parsed.await {
-        Ok(parsed) => parsed,
+        Ok(Ok(parsed)) => parsed,
+        Ok(Err(_)) => {
+            warn!(%queue_id, size, timeout = ?append_timeout, "attachments not kept in time, the sender tries again later");
+            return Outcome::Failed;
+        }
         Err(err) => {
             warn!(%queue_id, size, error = %err, "message not parsed");
             return Outcome::Failed;
@@ -150,7 +156,7 @@ pub(super) async fn commit(intake: &Intake, mail: Mail, found: Found) -> Outcome
     };
     // Whether the log has the events is known only when it says so.
     kept.iter_mut().for_each(Pending::leave);
-    match tokio::time::timeout(*append_timeout, event_log.append(append)).await {
+    match timeout(*append_timeout, event_log.append(append)).await {
         Ok(Ok(appended)) => {
             if let Some(kept) = kept {
                 kept.settle(&appended).await;
