@@ -55,7 +55,13 @@ impl Message {
 
 impl From<Vec<u8>> for Message {
     fn from(octets: Vec<u8>) -> Self {
-        Self::Memory(octets.into())
+        Bytes::from(octets).into()
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(octets: Bytes) -> Self {
+        Self::Memory(octets)
     }
 }
 

@@ -28,14 +28,14 @@ async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
     };
     let headers: HeaderMap = request.headers().clone();
     let bytes_max = shared.limits.message_bytes_max.saturating_mul(FORM_FACTOR);
-    let body = shared.memory_unproven.read(request, bytes_max, 2).await?;
+    let mut body = shared.memory_unproven.read(request, bytes_max, 2).await?;
     let form = Form::read(&headers, body.bytes.clone()).await.map_err(Refusal::Permanent)?;
     let ticket = verify(shared, key.expose_secret().as_bytes(), &form, Timestamp::now())?;
     let recipients: Vec<String> = form.text("recipient").unwrap_or_default().split(',').map(trimmed).collect();
     let sender = form.text("sender").unwrap_or_default();
     let message = match form.field("body-mime") {
-        Some(mime) => mime.content.to_vec(),
-        None => parsed(&form).into_message(),
+        Some(mime) => mime.content.clone(),
+        None => shared.rebuild(parsed(&form), &mut body)?,
     };
     let taken = shared.take_posted(sender.trim(), &recipients, message).await?;
     ticket.keep();

@@ -75,14 +75,17 @@ async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
         return Err(Refusal::Unproven(Problem::credentials_needed(detail)));
     }
     let bytes_max = shared.limits.message_bytes_max.saturating_mul(JSON_FACTOR);
-    let body = shared.memory.read(request, bytes_max, 2).await?;
-    let inbound: Inbound = parse_object(&body.bytes).map_err(|err| {
+    let mut body = shared.memory.read(request, bytes_max, 2).await?;
+    let mut inbound: Inbound = parse_object(&body.bytes).map_err(|err| {
         let detail = format!("the body is not what Postmark's inbound webhook posts: {err}");
         Refusal::Permanent(Problem::bad_request("json-invalid", detail))
     })?;
     let recipients = inbound.recipients();
     let from = sender(&inbound);
-    let message = inbound.into_message();
+    let message = match inbound.raw_email.take() {
+        Some(raw) => raw.into_bytes().into(),
+        None => shared.rebuild(inbound.into_parsed(), &mut body)?,
+    };
     shared.take_posted(&from, &recipients, message).await
 }
 
@@ -103,10 +106,7 @@ impl Inbound {
         all.map(|address| address.email.clone()).collect()
     }
 
-    fn into_message(self) -> Vec<u8> {
-        if let Some(raw) = self.raw_email {
-            return raw.into_bytes();
-        }
+    fn into_parsed(self) -> Parsed {
         let some = |text: String| Some(text);
         Parsed {
             header: self.headers.into_iter().map(|header| (header.name, header.value)).collect(),
@@ -122,7 +122,6 @@ impl Inbound {
             html: some(self.html_body),
             files: self.attachments.into_iter().map(File::from).collect(),
         }
-        .into_message()
     }
 }
 

@@ -48,7 +48,7 @@ async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
         let detail = "the body is empty; send the message in it, `curl --data-binary @mail.eml`";
         return Err(Refusal::Permanent(Problem::bad_request("message-empty", detail)));
     }
-    shared.take(from, recipients, Peer::Loopback, user, body.bytes.to_vec()).await
+    shared.take(from, recipients, Peer::Loopback, user, body.bytes.clone()).await
 }
 
 fn parse(query: &str, recipients_max: usize) -> Result<Envelope, Problem> {

@@ -52,6 +52,13 @@ impl File {
 }
 
 impl Parsed {
+    /// About how long the message will be, at least.
+    pub(super) fn len(&self) -> usize {
+        let header = self.header.iter().map(|(name, value)| name.len() + value.len());
+        let texts = [&self.text, &self.html].into_iter().flatten().map(String::len);
+        header.chain(texts).chain(self.files.iter().map(|file| file.content.len())).sum()
+    }
+
     /// The message.
     pub(super) fn into_message(self) -> Vec<u8> {
         let Self { header, usual, text, html, files } = self;

@@ -4,21 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tracing::debug;
 
 use super::config::Secrets;
+use super::rebuilt::Parsed;
 use super::refusal::{Refusal, Sender};
 use super::replay::Replays;
 use crate::event::{Origin, Topic};
-use crate::http::{BodyMemory, Gate, Problem};
+use crate::http::{BodyMemory, Gate, HeldBody, Problem};
 use crate::metrics::{Metrics, Results};
 use crate::source::intake::{Client, Examine, Intake, Mail, Message, NoRoute, Outcome, Path, Peer, QueueId, Recipient};
 
 /// Seconds after which a sender may try again what could not be stored.
 const RETRY_AFTER: u32 = 30;
+/// How often what a message is made of is in memory beside the form that it came in: as parts, encoded (by a third
+/// longer), and in the message.
+const REBUILT_COPIES: usize = 4;
 
 /// Bounds of what is taken.
 #[derive(Debug, Clone, Copy)]
@@ -137,19 +142,32 @@ impl Shared {
         &self,
         sender: &str,
         recipients: &[String],
-        message: Vec<u8>,
+        message: Bytes,
     ) -> Result<Taken, Refusal> {
         let (known, refused) = self.route(recipients, Peer::Remote);
         if known.is_empty() {
             return Err(Refusal::Permanent(no_recipients(&refused)));
         }
-        if message.len() > self.limits.message_bytes_max {
-            let detail = format!("the message has more than {} bytes", self.limits.message_bytes_max);
-            let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "message-too-large", detail);
-            return Err(Refusal::Permanent(problem));
-        }
+        self.check_size(message.len())?;
         // What is no address is no reason to lose the message.
         self.take(Path::parse(sender), known, Peer::Remote, None, message).await
+    }
+
+    /// The message that a provider has taken apart into what is in `body`; its memory counts with that of the body.
+    pub(super) fn rebuild(&self, parsed: Parsed, body: &mut HeldBody) -> Result<Bytes, Refusal> {
+        let len = parsed.len();
+        self.check_size(len)?;
+        body.count(len.saturating_mul(REBUILT_COPIES))?;
+        Ok(parsed.into_message().into())
+    }
+
+    fn check_size(&self, len: usize) -> Result<(), Refusal> {
+        if len <= self.limits.message_bytes_max {
+            return Ok(());
+        }
+        let detail = format!("the message has more than {} bytes", self.limits.message_bytes_max);
+        let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "message-too-large", detail);
+        Err(Refusal::Permanent(problem))
     }
 
     /// Stores a message.
@@ -159,7 +177,7 @@ impl Shared {
         recipients: Vec<Recipient>,
         peer: Peer,
         user: Option<String>,
-        message: Vec<u8>,
+        message: Bytes,
     ) -> Result<Taken, Refusal> {
         let queue_id = QueueId::new();
         let told = recipients.iter().map(told).collect();

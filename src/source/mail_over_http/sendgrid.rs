@@ -49,7 +49,7 @@ async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
     }
     let bytes_max = shared.limits.message_bytes_max.saturating_mul(FORM_FACTOR);
     let memory = if secrets.sendgrid.is_some() { &shared.memory } else { &shared.memory_unproven };
-    let body = memory.read(request, bytes_max, 2).await?;
+    let mut body = memory.read(request, bytes_max, 2).await?;
     let ticket = match &secrets.sendgrid_key {
         Some(key) => Some(verify(shared, key, &headers, &body.bytes, Timestamp::now())?),
         None => None,
@@ -61,8 +61,8 @@ async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
         return Err(Refusal::Permanent(Problem::bad_request("form-invalid", detail)));
     };
     let message = match form.field("email") {
-        Some(email) => email.content.to_vec(),
-        None => parsed(&form).into_message(),
+        Some(email) => email.content.clone(),
+        None => shared.rebuild(parsed(&form), &mut body)?,
     };
     let taken = shared.take_posted(&envelope.from, &envelope.to, message).await?;
     if let Some(ticket) = ticket {
