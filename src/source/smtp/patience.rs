@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::places::network_of;
 
-/// How long visits are remembered.
+/// How long visits are remembered, and how long who is made to wait has to keep away until it is not any more.
 const REMEMBERED: Duration = Duration::from_mins(1);
 /// Sessions without a message, of one network in that time, that nobody minds: monitoring asks every second at most.
 const FRUITLESS_MAX: u64 = 100;
@@ -56,8 +56,14 @@ impl Patience {
         if !known.is_remembered(now) {
             *known = Visits { since: now, fruitless: 0 };
         }
-        known.fruitless =
-            if has_brought_mail { known.fruitless.saturating_sub(1) } else { known.fruitless.saturating_add(1) };
+        if has_brought_mail {
+            known.fruitless = known.fruitless.saturating_sub(1);
+        } else {
+            known.fruitless = known.fruitless.saturating_add(1);
+            if known.fruitless > FRUITLESS_MAX {
+                known.since = now; // Otherwise the flood would be back each minute.
+            }
+        }
         if known.fruitless == 0 {
             visits.remove(&network);
         }
@@ -91,8 +97,9 @@ mod tests {
         assert_eq!((patience.pause(one, start), patience.pause(other, start)), (Some(PAUSE), None));
         patience.ended(one, true, start);
         assert_eq!(patience.pause(one, start), None, "mail makes good");
-        patience.ended(one, false, start);
-        assert_eq!(patience.pause(one, start + REMEMBERED), None);
+        patience.ended(one, false, start + REMEMBERED / 2);
+        assert_eq!(patience.pause(one, start + REMEMBERED), Some(PAUSE), "it has gone on");
+        assert_eq!(patience.pause(one, start + REMEMBERED / 2 + REMEMBERED), None);
     }
 
     #[test]
