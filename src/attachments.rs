@@ -10,7 +10,7 @@ mod files;
 mod ledger;
 mod link;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -18,8 +18,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use tokio::task::spawn_blocking;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -27,7 +29,7 @@ use uuid::Uuid;
 use uuid::fmt::Simple;
 
 use crate::event::{AccountName, Content, Draft, Topic, TopicMatcher};
-use crate::event_log::{Append, Appended, EventLog, ReadError, Selection};
+use crate::event_log::{Append, Appended, EventLog, Position, ReadError, Selection};
 use crate::message::attachment_bodies;
 use crate::metrics::{Metrics, Results};
 use crate::registry::Account;
@@ -36,11 +38,14 @@ pub use config::{AttachmentsConfig, AttachmentsConfigError};
 pub use files::{Header, Kept};
 pub use link::{LinkError, Links};
 
-use files::Files;
+use files::{Files, charge};
 use ledger::{Entry, Full, Ledger};
 
-/// Newest events of a mailbox in which a pending file is looked for: those that were committed last before a crash.
-const SEARCHED: usize = 2000;
+/// Events of a topic that are read at a time, when pending files are looked for in it.
+const EVENTS_READ: usize = 1000;
+/// Messages whose attachments are written at the same time: each has a thread, which mostly waits for the disk, and others
+/// need the threads too.
+const WRITES_MAX: usize = 4;
 /// How often expired files are looked for.
 const SWEEP: Duration = Duration::from_mins(10);
 
@@ -49,6 +54,9 @@ const SWEEP: Duration = Duration::from_mins(10);
 pub struct AttachmentId(Simple);
 
 impl AttachmentId {
+    /// Its digits.
+    const LEN: usize = Simple::LENGTH;
+
     fn new() -> Self {
         Self(Uuid::now_v7().simple())
     }
@@ -78,6 +86,8 @@ struct Shared {
     files: Files,
     links: Links,
     ledger: Ledger,
+    /// For messages whose attachments are written at the same time.
+    places: Arc<Semaphore>,
     /// Accounts that want their attachments kept.
     accounts: RwLock<HashSet<AccountName>>,
     /// By what became of them.
@@ -118,7 +128,8 @@ impl Attachments {
             ledger.insert(id, entry);
         }
         let (links, accounts) = (Links::new(base_url, key), RwLock::new(wanting(accounts)));
-        Ok(Self { shared: Arc::new(Shared { config, files, links, ledger, accounts, results }) })
+        let places = Arc::new(Semaphore::new(WRITES_MAX));
+        Ok(Self { shared: Arc::new(Shared { config, files, links, ledger, places, accounts, results }) })
     }
 
     /// The accounts from now on.
@@ -134,8 +145,31 @@ impl Attachments {
     }
 
     /// Keeps the attachments that the events list whose accounts want that, and links them. `content` is that with which
-    /// `message` was summarised. Blocks until they are on disk.
-    pub(crate) fn keep(&self, append: &mut Append, message: &[u8], content: Content) -> Pending {
+    /// `message` was summarised. Waits until they are on disk.
+    ///
+    /// # Errors
+    /// When that panics.
+    ///
+    /// # Cancel safety
+    /// What was written goes again when the future is dropped.
+    pub(crate) async fn keep(
+        &self,
+        mut append: Append,
+        message: Bytes,
+        content: Content,
+    ) -> Result<(Append, Pending), JoinError> {
+        // Nobody closes the semaphore. The place is the thread's: it waits for the disk even if nobody waits for it.
+        let place = Arc::clone(&self.shared.places).acquire_owned().await.ok();
+        let attachments = self.clone();
+        spawn_blocking(move || {
+            let _place = place;
+            let pending = attachments.keep_now(&mut append, &message, content);
+            (append, pending)
+        })
+        .await
+    }
+
+    fn keep_now(&self, append: &mut Append, message: &[u8], content: Content) -> Pending {
         let shared = Arc::clone(&self.shared);
         let mut pending = Pending { shared, ids: Vec::new(), is_left: false };
         for draft in append.drafts_mut() {
@@ -160,17 +194,17 @@ impl Attachments {
     /// # Errors
     /// When the event log cannot be read.
     pub async fn recover(&self, event_log: &EventLog) -> Result<(), ReadError> {
+        let mut of_topics: HashMap<String, Vec<AttachmentId>> = HashMap::new();
         for (id, topic) in self.shared.ledger.pending() {
-            let mut is_known = false;
-            if let Ok(topic) = Topic::parse(&topic) {
-                let name = id.to_string();
-                let newest =
-                    event_log.read_newest(&Selection::unrestricted([TopicMatcher::exact(&topic)]), SEARCHED).await?;
-                let has = |json: &[u8]| memchr::memmem::find(json, name.as_bytes()).is_some();
-                is_known = newest.iter().any(|event| has(&event.json));
+            of_topics.entry(topic).or_default().push(id);
+        }
+        for (topic, pending) in of_topics {
+            let linked = linked(event_log, &Topic::stored(&topic)).await?;
+            for id in pending {
+                let is_linked = linked.contains(&id);
+                debug!(%id, is_linked, "pending attachment");
+                if is_linked { self.shared.confirm(id) } else { self.shared.remove(id) }
             }
-            debug!(%id, is_known, "pending attachment");
-            if is_known { self.shared.confirm(id) } else { self.shared.remove(id) }
         }
         Ok(())
     }
@@ -211,6 +245,21 @@ impl Attachments {
                 Err(LinkError::Unreadable)
             }
         }
+    }
+}
+
+/// What the events of a topic link to. All of them are read, however many: a file may have been pending for long, if it
+/// could not be renamed when its event was committed.
+async fn linked(event_log: &EventLog, topic: &Topic) -> Result<HashSet<AttachmentId>, ReadError> {
+    let selection = Selection::unrestricted([TopicMatcher::exact(topic)]);
+    let (mut linked, mut after) = (HashSet::new(), Position::START);
+    loop {
+        let page = event_log.read_after(&selection, after, EVENTS_READ).await?;
+        linked.extend(page.events.iter().flat_map(|event| link::links_in(&event.json)));
+        if page.scanned_to >= page.head {
+            return Ok(linked);
+        }
+        after = page.scanned_to;
     }
 }
 
@@ -295,9 +344,17 @@ impl Shared {
             return None;
         }
         let (id, octets) = (AttachmentId::new(), decode());
+        let first = match header.line() {
+            Ok(first) => first,
+            Err(err) => {
+                warn!(error = %err, "attachment not kept");
+                self.results.count("failed");
+                return None;
+            }
+        };
         let entry = Entry {
             account: header.account.clone(),
-            bytes: octets.len(),
+            bytes: charge(first.len().saturating_add(octets.len())),
             expires: header.expires,
             pending: Some(header.topic.clone()),
         };
@@ -308,7 +365,7 @@ impl Shared {
             });
             return None;
         }
-        if let Err(err) = self.files.write(id, header, &octets) {
+        if let Err(err) = self.files.write(id, &first, &octets) {
             warn!(error = %err, "attachment not kept");
             self.remove(id);
             self.results.count("failed");
@@ -330,5 +387,59 @@ impl Shared {
             warn!(%id, error = %err, "attachment not removed");
         }
         self.ledger.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::event::{EventKind, Origin};
+    use crate::event_log::EventLogConfig;
+
+    #[tokio::test]
+    async fn only_a_few_messages_write_their_attachments_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, key) = (AttachmentsConfig::default(), hmac::Key::new(hmac::HMAC_SHA256, b"key"));
+        let attachments = Attachments::open(folder.path(), &config, "http://x", key, &[], &Metrics::default()).unwrap();
+        let keep = || attachments.keep(Append::new(), Bytes::new(), Content::Text);
+        let places = Arc::clone(&attachments.shared.places).acquire_many_owned(4).await.unwrap();
+        assert!(timeout(Duration::from_millis(50), keep()).await.is_err(), "it waits");
+        drop(places);
+        timeout(Duration::from_secs(5), keep()).await.expect("there is room").unwrap();
+        assert_eq!(attachments.shared.places.available_permits(), 4);
+    }
+
+    /// Its file could not be renamed at the time, and much has come since: more than a page of the log.
+    #[tokio::test]
+    async fn a_pending_file_stays_however_long_ago_its_event_was_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"key");
+        let (config, at) = (AttachmentsConfig::default(), folder.path().join("attachments"));
+        let open = || Attachments::open(&at, &config, "http://x", key.clone(), &[], &Metrics::default()).unwrap();
+        let alice = AccountName::parse("alice").unwrap();
+        let shared = open().shared;
+        let topic = Topic::mailbox(&alice, "INBOX").as_str().to_owned();
+        let (filename, content_type, expires) = (None, "text/plain".to_owned(), shared.expires());
+        let header = Header { account: alice.clone(), topic, filename, content_type, expires };
+        let [linked, orphan] = [(); 2].map(|()| shared.write(&header, 1, &|| b"x".to_vec()).unwrap());
+        let draft = |reason: String| {
+            let draft = Draft::in_mailbox(EventKind::MessageNew, Origin::Smtp, &alice, "INBOX");
+            Draft { reason: Some(reason), ..draft }
+        };
+        let mut append = Append::new();
+        append.push(draft(shared.links.link(linked, expires)), None);
+        for _ in 0..2100 {
+            append.push(draft("later ".repeat(200)), None);
+        }
+        log.append(append).await.unwrap();
+
+        let attachments = open();
+        attachments.recover(&log).await.unwrap();
+        assert!(attachments.shared.files.open(linked).is_ok(), "it is linked");
+        assert_eq!(attachments.shared.files.open(orphan).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(attachments.shared.ledger.pending(), []);
     }
 }

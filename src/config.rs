@@ -34,7 +34,7 @@ use crate::source::mail_over_http::MailOverHttpConfig;
 use crate::source::smtp::{ListenerConfig, SmtpConfig, UserConfig};
 use crate::transport::StreamConfig;
 
-pub(crate) use check::is_loopback;
+pub(crate) use check::{DURATION_MAX, is_loopback};
 pub use log::{LogConfig, LogFormat};
 pub use places::{Place, Places, Problem, Problems};
 pub use shutdown::ShutdownConfig;

@@ -135,17 +135,22 @@ async fn html_is_never_handed_out_as_html() {
 #[tokio::test]
 async fn what_is_too_much_is_listed_and_not_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = "[attachments]\nattachment_bytes_max = 1000\naccount_bytes_max = 1500\nbytes_max = 2000";
+    // Room for two, each with 4096 octets for the file and less than 300 for what is said of it.
+    let limits = "[attachments]\nattachment_bytes_max = 1000\naccount_bytes_max = 10300\nbytes_max = 20000";
     let server = start(folder.path(), limits).await;
     let to = ["alice@example.org"];
-    for (id, size, has_link) in
-        [("large", 1001, false), ("first", 1000, true), ("second", 501, false), ("third", 500, true)]
-    {
+    for (id, size, has_link) in [
+        ("large", 1001, false),
+        ("first", 1000, true),
+        ("second", 1000, false),
+        ("third", 500, true),
+        ("tiny", 0, false),
+    ] {
         send(&server, mail(&to, id, "f.bin", "application/octet-stream", &vec![7; size])).await;
         let listed = listed(&server, "alice").await;
         assert_eq!((listed["size"].as_u64(), listed["url"].is_string()), (Some(size as u64), has_link), "{id}");
     }
-    assert_eq!((counted(&server, "too_large").await, counted(&server, "account_full").await), (1, 1));
+    assert_eq!((counted(&server, "too_large").await, counted(&server, "account_full").await), (1, 2));
     assert_eq!((counted(&server, "kept").await, files(folder.path()).len()), (2, 2));
 }
 

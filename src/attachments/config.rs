@@ -14,9 +14,9 @@ pub struct AttachmentsConfig {
     pub keep: Duration,
     /// The largest that is kept, in octets. Default: 26214400 (25 MiB).
     pub attachment_bytes_max: NonZeroUsize,
-    /// All of one account, in octets. Default: 268435456 (256 MiB).
+    /// All of one account, in octets; each counts for 4096 more than its file has. Default: 268435456 (256 MiB).
     pub account_bytes_max: NonZeroUsize,
-    /// All of all accounts, in octets. Default: 1073741824 (1 GiB).
+    /// All of all accounts, in octets, counted like that. Default: 1073741824 (1 GiB).
     pub bytes_max: NonZeroUsize,
 }
 

@@ -19,6 +19,10 @@ use crate::event::AccountName;
 const PENDING: &str = "new";
 /// The longest first line: names are bounded where they are read.
 const HEADER_BYTES_MAX: u64 = 16 * 1024;
+/// What a file costs beside its octets: an inode, a name, and the rest of its last block.
+const OVERHEAD_BYTES: usize = 4096;
+/// What a file without a whole first line is.
+const CUT_OFF: ErrorKind = ErrorKind::UnexpectedEof;
 
 /// What a file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,21 @@ pub struct Header {
     pub content_type: String,
     /// When it goes.
     pub expires: Timestamp,
+}
+
+impl Header {
+    /// The first line of a file.
+    pub(super) fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+/// What a file of this length counts for below the bounds: without more than its octets, a million empty ones would be
+/// nothing.
+pub(super) fn charge(file_len: usize) -> usize {
+    file_len.saturating_add(OVERHEAD_BYTES)
 }
 
 /// A file that is open, at its first octet.
@@ -72,21 +91,22 @@ impl Files {
             let Some(id) = path.file_stem().and_then(|stem| AttachmentId::parse(stem.to_str()?)) else { continue };
             let is_pending = path.extension().is_some_and(|extension| extension == PENDING);
             match read_header(&path, id) {
-                Ok(Kept { header, len, .. }) => {
+                Ok(Kept { header, file, .. }) => {
                     let pending = is_pending.then(|| header.topic.clone());
-                    let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+                    let bytes = charge(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX));
                     found.push((id, Entry { account: header.account, bytes, expires: header.expires, pending }));
                 }
-                // A crash while it was written: no event can speak of it.
-                Err(_) if is_pending => fs::remove_file(&path)?,
+                // A crash while it was written: no event can speak of it, since that comes after the sync. Of whatever
+                // else cannot be read (a failing disk, a newer postrider's header) one may.
+                Err(err) if is_pending && err.kind() == CUT_OFF => fs::remove_file(&path)?,
                 Err(err) => warn!(path = %path.display(), error = %err, "not an attachment, left alone"),
             }
         }
         Ok(found)
     }
 
-    /// Writes a pending file to the disk.
-    pub(super) fn write(&self, id: AttachmentId, header: &Header, octets: &[u8]) -> io::Result<()> {
+    /// Writes a pending file to the disk. It begins with `first`, the line of its header.
+    pub(super) fn write(&self, id: AttachmentId, first: &[u8], octets: &[u8]) -> io::Result<()> {
         let path = self.pending(id);
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let mut file = match create() {
@@ -96,9 +116,7 @@ impl Files {
             }
             created => created?,
         };
-        let mut first = serde_json::to_vec(header)?;
-        first.push(b'\n');
-        file.write_all(&first)?;
+        file.write_all(first)?;
         file.write_all(octets)?;
         file.sync_all()
     }
@@ -142,9 +160,11 @@ fn read_header(path: &Path, id: AttachmentId) -> io::Result<Kept> {
     let mut first = Vec::new();
     reader.by_ref().take(HEADER_BYTES_MAX).read_until(b'\n', &mut first)?;
     if first.last() != Some(&b'\n') {
-        return Err(io::Error::new(ErrorKind::InvalidData, "its first line is cut off"));
+        let is_whole = first.len() as u64 == HEADER_BYTES_MAX;
+        let kind = if is_whole { ErrorKind::InvalidData } else { CUT_OFF };
+        return Err(io::Error::new(kind, "its first line has no end"));
     }
-    let header = serde_json::from_slice(&first)?;
+    let header = serde_json::from_slice(&first).map_err(|err| io::Error::new(ErrorKind::InvalidData, err))?;
     let mut file = reader.into_inner();
     let len = file.metadata()?.len().saturating_sub(first.len() as u64);
     file.seek(SeekFrom::Start(first.len() as u64))?;
@@ -168,8 +188,9 @@ mod tests {
             expires: Timestamp::from_second(1000).unwrap(),
         };
         let (one, two) = (AttachmentId::new(), AttachmentId::new());
-        files.write(one, &header, b"one\ntwo").unwrap();
-        files.write(two, &header, b"").unwrap();
+        let first = header.line().unwrap();
+        files.write(one, &first, b"one\ntwo").unwrap();
+        files.write(two, &first, b"").unwrap();
         files.sync_folder().unwrap();
         files.confirm(two).unwrap();
         // What a crash may leave, and what is not ours.
@@ -178,7 +199,8 @@ mod tests {
         let mut found = files.list().unwrap();
         found.sort_by_key(|(id, _)| id.to_string());
         let told: Vec<_> = found.iter().map(|(id, entry)| (*id, entry.bytes, entry.pending.is_some())).collect();
-        assert_eq!(told, [(one, 7, true), (two, 0, false)]);
+        let empty = first.len() + 4096;
+        assert_eq!(told, [(one, empty + 7, true), (two, empty, false)]);
         assert_eq!(fs::read_dir(&files.folder).unwrap().count(), 3, "the torn one is gone");
 
         let mut kept = files.open(one).unwrap();
@@ -188,5 +210,18 @@ mod tests {
         files.remove(one).unwrap();
         files.remove(one).unwrap();
         assert_eq!(files.open(one).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_pending_file_that_cannot_be_read_may_be_linked_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path());
+        let [looped, newer, torn] = [(); 3].map(|()| files.pending(AttachmentId::new()));
+        std::os::unix::fs::symlink(&looped, &looped).unwrap();
+        fs::write(&newer, "{\"version\":2\n\noctets").unwrap();
+        fs::write(&torn, "").unwrap();
+        assert!(files.list().unwrap().is_empty());
+        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+        assert_eq!([&looped, &newer, &torn].map(is_there), [true, true, false]);
     }
 }

@@ -13,7 +13,7 @@ use crate::event::AccountName;
 pub(super) struct Entry {
     /// Whose it is.
     pub account: AccountName,
-    /// Octets of the attachment.
+    /// What it counts for.
     pub bytes: usize,
     /// When it goes.
     pub expires: Timestamp,

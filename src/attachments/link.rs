@@ -10,6 +10,9 @@ use jiff::Timestamp;
 
 use super::AttachmentId;
 
+/// What stands between the server and the name of a file.
+const PATH: &str = "/attachments/";
+
 /// Makes links, and knows its own.
 #[derive(Debug)]
 pub struct Links {
@@ -42,7 +45,7 @@ impl Links {
     pub(super) fn link(&self, id: AttachmentId, expires: Timestamp) -> String {
         let expires = expires.as_second();
         let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, &signed(id, expires)));
-        format!("{}/attachments/{id}?expires={expires}&signature={signature}", self.base_url)
+        format!("{}{PATH}{id}?expires={expires}&signature={signature}", self.base_url)
     }
 
     /// The file that a link names. What was not signed is told nothing, not even whether there is such a file.
@@ -59,6 +62,14 @@ impl Links {
         hmac::verify(&self.key, &signed(id, expires), &tag).map_err(|_| LinkError::Invalid)?;
         if expires <= now.as_second() { Err(LinkError::Gone) } else { Ok(id) }
     }
+}
+
+/// The files that an event may link to, whatever else it says; the server may have had another name then.
+pub(super) fn links_in(json: &[u8]) -> impl Iterator<Item = AttachmentId> {
+    memchr::memmem::find_iter(json, PATH).filter_map(|at| {
+        let name = json.get(at + PATH.len()..)?.get(..AttachmentId::LEN)?;
+        AttachmentId::parse(str::from_utf8(name).ok()?)
+    })
 }
 
 fn signed(id: AttachmentId, expires: i64) -> Vec<u8> {

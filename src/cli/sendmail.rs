@@ -19,7 +19,7 @@ use jiff::Zoned;
 use postrider::config::Config;
 
 use self::arguments::{Mode, Options, UsageError};
-use self::handover::{HandoverError, Letter, Refusal};
+use self::handover::{HandoverError, Letter, Refusal, Why};
 use self::message::{Message, Sender, addresses_of, qualified};
 use super::{Cli, CliError, Global, print};
 
@@ -57,7 +57,7 @@ const LOCALHOST: &str = "localhost";
     ln -s \"$(command -v postrider)\" /usr/sbin/sendmail    # and cron, mail(1), mutt and git use it\n\n\
     The message goes to `postrider run` on this machine, to where the configuration has it listen. Addresses without a\n  \
     domain get the first of `smtp.local_domains`. Exit codes: 0 stored; 64 command line; 65 message; 67 a recipient was\n  \
-    refused, the others have it; 69 refused; 75 not now, try again; 78 configuration.")]
+    refused, or not reached, and the others have it; 69 refused; 75 nobody has it, try again; 78 configuration.")]
 pub struct SendmailArgs {
     /// sendmail's options, and recipients
     #[arg(value_name = "OPTIONS AND RECIPIENTS", trailing_var_arg = true, allow_hyphen_values = true)]
@@ -89,9 +89,17 @@ pub enum SendmailError {
     /// The server.
     #[error(transparent)]
     Handover(#[from] HandoverError),
-    /// Some recipients, or all.
+    /// All recipients.
     #[error("{}", told(.0))]
     Refused(Vec<Refused>),
+    /// Some of them.
+    #[error("{}\npostrider: the others have it: {}", told(.refused), .delivered.join(", "))]
+    RefusedForSome {
+        /// Those who do not have it.
+        refused: Vec<Refused>,
+        /// Those who have it.
+        delivered: Vec<String>,
+    },
 }
 
 /// A recipient who does not get the message.
@@ -107,7 +115,7 @@ fn told(refused: &[Refused]) -> String {
     let lines: Vec<String> = refused
         .iter()
         .map(|refused| match refused {
-            Refused::ByServer(refusal) => format!("{}: {}", refusal.recipient, refusal.reply),
+            Refused::ByServer(refusal) => format!("{}: {}", refusal.recipient, refusal.why),
             Refused::NoDomain(name) => {
                 format!("{name}: no domain; give one, or set `smtp.local_domains = [\"{LOCALHOST}\"]`")
             }
@@ -126,13 +134,15 @@ impl SendmailError {
             Self::NoListener => EX_CONFIG,
             Self::Handover(HandoverError::Refused(reply)) if !reply.is_temporary() => EX_UNAVAILABLE,
             Self::Handover(_) => EX_TEMPFAIL,
+            // Never that of a failure that is worth trying again: the caller would do so for all of them.
+            Self::RefusedForSome { .. } => EX_NOUSER,
             Self::Refused(refused) => {
                 let by_server = |is: fn(&Refusal) -> bool| {
                     refused.iter().any(|refused| matches!(refused, Refused::ByServer(refusal) if is(refusal)))
                 };
-                if by_server(|refusal| refusal.reply.is_temporary()) {
+                if by_server(|refusal| refusal.why.is_temporary()) {
                     EX_TEMPFAIL
-                } else if by_server(|refusal| !refusal.is_of_recipient) {
+                } else if by_server(|refusal| matches!(refusal.why, Why::Message(_))) {
                     EX_UNAVAILABLE
                 } else {
                     EX_NOUSER
@@ -208,6 +218,7 @@ fn deliver(config: &Config, options: &Options, verbose: bool) -> Result<(), CliE
     let input = read_input(options.dot_is_text, config.smtp.message_bytes_max.get())?;
     let message = Message::read(&input);
     let (recipients, mut refused) = recipients(&message, options, domain)?;
+    let mut delivered = Vec::new();
     let own = format!("{}@{}", user_name(), domain.unwrap_or(LOCALHOST));
     let sender = match options.sender.as_deref() {
         None => own.clone(),
@@ -226,9 +237,15 @@ fn deliver(config: &Config, options: &Options, verbose: bool) -> Result<(), CliE
         let letter = Letter { sender: &sender, recipients: &recipients, message: &message };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
         let handed_over = runtime.block_on(handover::hand_over(&doors, letter, verbose || options.verbose));
-        refused.extend(handed_over.map_err(SendmailError::Handover)?.into_iter().map(Refused::ByServer));
+        let handed_over = handed_over.map_err(SendmailError::Handover)?;
+        refused.extend(handed_over.refused.into_iter().map(Refused::ByServer));
+        delivered = handed_over.delivered;
     }
-    if refused.is_empty() { Ok(()) } else { Err(SendmailError::Refused(refused).into()) }
+    match (refused.is_empty(), delivered.is_empty()) {
+        (true, _) => Ok(()),
+        (false, true) => Err(SendmailError::Refused(refused).into()),
+        (false, false) => Err(SendmailError::RefusedForSome { refused, delivered }.into()),
+    }
 }
 
 /// Those of the command line and, with `-t`, of the message, each once; and those that cannot be reached.

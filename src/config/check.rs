@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Config, Places, Problem};
 use crate::event::AccountName;
@@ -329,6 +330,9 @@ impl ImapCheck<'_> {
         (self.imap.port == Some(0)).then(|| self.at("port", "`port` must not be 0"))
     }
 }
+
+/// The longest time that makes sense anywhere. Added to the clock, much more than a human life would overflow it.
+pub(crate) const DURATION_MAX: Duration = Duration::from_hours(366 * 24);
 
 /// Whether a connection to the host stays on this machine. Other names are not looked up: DNS may answer anything.
 pub(crate) fn is_loopback(host: &str) -> bool {

@@ -32,7 +32,7 @@ pub use authentication::{
 pub(crate) use authentication::{Examine, Refusal};
 use authentication::{Verdict, refused_for_all};
 pub(crate) use client::Client;
-use delivery::Found;
+use delivery::{Found, Letter};
 pub(crate) use delivery::{Mail, Outcome, QueueId, Recipient};
 use parsing::Parsing;
 pub(crate) use path::{Path, bracketed};
@@ -159,7 +159,13 @@ impl Intake {
             self.authenticator.count(Verdict::Refuse(refusal));
             return Outcome::Refused(refusal);
         }
-        self.commit(mail, examined, &verdicts).await
+        let letter = match self.letter(mail, examined, &verdicts) {
+            Ok(letter) => letter,
+            Err(outcome) => return outcome,
+        };
+        let outcome = delivery::commit(self, letter).await;
+        self.count_marked(&verdicts, &vec![outcome; verdicts.len()]);
+        outcome
     }
 
     /// Commits one message, with an answer for each of its recipients, in their order.
@@ -176,13 +182,19 @@ impl Intake {
         let taken: Vec<Verdict> = verdicts.iter().copied().filter(is_taken).collect();
         let mut verdict = verdicts.iter();
         mail.recipients.retain(|_| verdict.next().is_some_and(is_taken));
-        let committed = if taken.is_empty() { Outcome::Committed } else { self.commit(mail, examined, &taken).await };
+        let outcomes = match self.letter(mail, examined, &taken) {
+            _ if taken.is_empty() => Vec::new(),
+            Ok(letter) => delivery::commit_each(self, letter).await,
+            Err(outcome) => vec![outcome; taken.len()],
+        };
+        self.count_marked(&taken, &outcomes);
+        let mut outcomes = outcomes.into_iter();
         let outcome = |verdict: &Verdict| match verdict {
             Verdict::Refuse(refusal) => {
                 self.authenticator.count(*verdict);
                 Outcome::Refused(*refusal)
             }
-            _ => committed,
+            _ => outcomes.next().unwrap_or(Outcome::Failed),
         };
         verdicts.iter().map(outcome).collect()
     }
@@ -208,25 +220,26 @@ impl Intake {
         Ok(Examined { octets, trace, authentication })
     }
 
-    async fn commit(&self, mail: Mail, examined: Examined, verdicts: &[Verdict]) -> Outcome {
+    /// What is to be committed of a message; else what its sender is told of all recipients.
+    fn letter(&self, mail: Mail, examined: Examined, verdicts: &[Verdict]) -> Result<Letter, Outcome> {
         let Examined { octets, trace, authentication } = examined;
-        let forwards: Result<Vec<Forward>, Outcome> =
+        let forwards: Vec<Forward> =
             mail.recipients.iter().map(|to| Forward::of(to, self.forwarding.as_ref(), &trace)).collect();
-        let forwards = match forwards {
-            Ok(forwards) if forwards.iter().all(|forward| matches!(forward, Forward::Loop)) => {
-                debug!(queue_id = %mail.queue_id, "mail loop, the message was forwarded from here before");
-                return Outcome::Loop;
-            }
-            Ok(forwards) => forwards,
-            Err(outcome) => return outcome,
-        };
+        if forwards.iter().all(|forward| matches!(forward, Forward::Loop)) {
+            debug!(queue_id = %mail.queue_id, "mail loop, the message was forwarded from here before");
+            return Err(Outcome::Loop);
+        }
         // Who would refuse it, and cannot be answered alone, gets it marked.
         let suspicious: Vec<bool> = verdicts.iter().map(|verdict| *verdict != Verdict::Accept).collect();
-        for _ in suspicious.iter().filter(|&&suspicious| suspicious) {
-            self.authenticator.count(Verdict::Mark);
-        }
-        let found = Found { octets: octets.into_bytes(), authentication, suspicious, forwards };
-        delivery::commit(self, mail, found).await
+        Ok(Letter { mail, found: Found { octets: octets.into_bytes(), authentication, suspicious, forwards } })
+    }
+
+    /// Counts those recipients who got the message marked.
+    fn count_marked(&self, verdicts: &[Verdict], outcomes: &[Outcome]) {
+        let is_marked =
+            |(verdict, outcome): (&Verdict, &Outcome)| *verdict != Verdict::Accept && *outcome == Outcome::Committed;
+        let marked = verdicts.iter().zip(outcomes).filter(|&both| is_marked(both));
+        marked.for_each(|_| self.authenticator.count(Verdict::Mark));
     }
 }
 
@@ -237,4 +250,26 @@ struct Examined {
     trace: Trace,
     /// Who sent it, as far as that is known.
     authentication: Option<Authentication>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::EventLogConfig;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn only_what_was_stored_counts_as_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let event_log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let metrics = Metrics::default();
+        let authenticator = Authenticator::new(&MessageAuthenticationConfig::default(), &[], &metrics).unwrap();
+        let intake =
+            Intake::new(Routing::default(), event_log, Duration::from_secs(5)).with_authenticator(authenticator);
+        let verdicts = [Verdict::Mark, Verdict::Mark, Verdict::Accept, Verdict::Refuse(Refusal::DmarcFail)];
+        let outcomes = [Outcome::Failed, Outcome::Committed, Outcome::Committed, Outcome::Committed];
+        intake.count_marked(&verdicts, &outcomes);
+        let told = metrics.encoded().unwrap();
+        assert!(told.contains("postrider_mail_verdicts_total{result=\"marked\"} 2\n"), "{told}");
+    }
 }

@@ -111,19 +111,65 @@ impl Reply {
     }
 }
 
+/// What became of a letter.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// Those who have it.
+    pub delivered: Vec<String>,
+    /// Those who do not.
+    pub refused: Vec<Refusal>,
+}
+
+impl Handed {
+    fn is_decided(&self, recipient: &String) -> bool {
+        self.delivered.contains(recipient) || self.refused.iter().any(|refusal| refusal.recipient == *recipient)
+    }
+}
+
 /// A recipient who does not get the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// As in the letter.
     pub recipient: String,
-    /// What the server said.
-    pub reply: Reply,
-    /// It was this recipient that was refused, not the message.
-    pub is_of_recipient: bool,
+    /// What it was for.
+    pub why: Why,
 }
 
-/// Hands the letter to the first door that opens. Gives the recipients that were refused.
-pub async fn hand_over(doors: &[Door], letter: Letter<'_>, verbose: bool) -> Result<Vec<Refusal>, HandoverError> {
+/// Why a recipient does not get the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The server does not take mail for this recipient.
+    Recipient(Reply),
+    /// The server does not take the message.
+    Message(Reply),
+    /// The connection broke off before the server had said anything of it.
+    Broken,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Recipient(reply) | Self::Message(reply) => reply.fmt(f),
+            Self::Broken => f.write_str("the connection to postrider broke off"),
+        }
+    }
+}
+
+impl Why {
+    /// Whether the same may succeed later.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Recipient(reply) | Self::Message(reply) => reply.is_temporary(),
+            Self::Broken => true,
+        }
+    }
+}
+
+/// Hands the letter to the first door that opens.
+///
+/// # Errors
+/// Nobody has it. Where somebody has, what failed for others is theirs.
+pub async fn hand_over(doors: &[Door], letter: Letter<'_>, verbose: bool) -> Result<Handed, HandoverError> {
     let mut failures = Vec::new();
     for door in doors {
         match timeout(CONNECT_TIMEOUT, connect(&door.at)).await {
@@ -152,19 +198,31 @@ struct Dialogue<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
-    async fn whole(&mut self, letter: Letter<'_>) -> Result<Vec<Refusal>, HandoverError> {
+    async fn whole(&mut self, letter: Letter<'_>) -> Result<Handed, HandoverError> {
         let greeting = self.reply().await?;
         Self::positive(greeting)?;
         let hello = self.ask(if self.lmtp { "LHLO localhost" } else { "EHLO localhost" }).await?;
         let smtputf8 = Self::positive(hello)?.text.to_ascii_uppercase().contains("SMTPUTF8");
-        let (mut refused, mut recipients) = (Vec::new(), letter.recipients);
+        let (mut handed, mut recipients) = (Handed::default(), letter.recipients);
         while !recipients.is_empty() {
-            let taken = self.transaction(Letter { recipients, ..letter }, smtputf8, &mut refused).await?;
-            recipients = recipients.get(taken..).unwrap_or_default();
+            match self.transaction(Letter { recipients, ..letter }, smtputf8, &mut handed).await {
+                Ok(taken) => recipients = recipients.get(taken..).unwrap_or_default(),
+                Err(err) if handed.delivered.is_empty() => return Err(err),
+                Err(err) => {
+                    let why = match err {
+                        HandoverError::Refused(reply) => Why::Message(reply),
+                        HandoverError::Broken(_) | HandoverError::Unreachable(_) => Why::Broken,
+                    };
+                    let left: Vec<&String> = recipients.iter().filter(|left| !handed.is_decided(left)).collect();
+                    let refusal = |recipient: &String| Refusal { recipient: recipient.clone(), why: why.clone() };
+                    handed.refused.extend(left.into_iter().map(refusal));
+                    return Ok(handed);
+                }
+            }
         }
         // The message is with the server, whether it still says goodbye or not.
         drop(self.ask("QUIT").await);
-        Ok(refused)
+        Ok(handed)
     }
 
     /// One transaction, for as many of the recipients as the server takes at once. Gives their number.
@@ -172,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         &mut self,
         letter: Letter<'_>,
         smtputf8: bool,
-        refused: &mut Vec<Refusal>,
+        handed: &mut Handed,
     ) -> Result<usize, HandoverError> {
         let Letter { sender, recipients, message } = letter;
         let utf8 = if smtputf8 && !(sender.is_ascii() && recipients.iter().all(|to| to.is_ascii())) {
@@ -193,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
             if reply.is_positive() {
                 accepted.push(recipient);
             } else {
-                refused.push(Refusal { recipient: recipient.clone(), reply, is_of_recipient: true });
+                handed.refused.push(Refusal { recipient: recipient.clone(), why: Why::Recipient(reply) });
             }
         }
         if accepted.is_empty() {
@@ -204,15 +262,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         let reply = self.ask("DATA").await?;
         Self::positive(reply)?;
         self.text(message).await?;
-        let replies = if self.lmtp { accepted.len() } else { 1 };
-        let mut answers = Vec::with_capacity(replies);
-        for _ in 0..replies {
-            answers.push(self.reply().await?);
-        }
-        // SMTP has one answer for all.
-        for (recipient, reply) in accepted.into_iter().zip(answers.into_iter().cycle()) {
-            if !reply.is_positive() {
-                refused.push(Refusal { recipient: recipient.clone(), reply, is_of_recipient: false });
+        let mut answer = None;
+        for recipient in accepted {
+            // SMTP has one answer for all.
+            let reply = match answer.take() {
+                Some(reply) => reply,
+                None => self.reply().await?,
+            };
+            if !self.lmtp {
+                answer = Some(reply.clone());
+            }
+            if reply.is_positive() {
+                handed.delivered.push(recipient.clone());
+            } else {
+                handed.refused.push(Refusal { recipient: recipient.clone(), why: Why::Message(reply) });
             }
         }
         Ok(asked)
@@ -301,9 +364,10 @@ mod tests {
     }
 
     /// A server that says each of these once, however it is spoken to.
-    async fn told(lines: &'static str, letter: Letter<'_>) -> (Result<Vec<Refusal>, HandoverError>, String) {
+    async fn told(lines: &'static str, letter: Letter<'_>) -> (Result<Handed, HandoverError>, String) {
         let (client, mut server) = tokio::io::duplex(64 * 1024);
-        let mut dialogue = Dialogue { stream: BufStream::new(client), lmtp: false, verbose: false };
+        let lmtp = lines.contains("LMTP");
+        let mut dialogue = Dialogue { stream: BufStream::new(client), lmtp, verbose: false };
         server.write_all(lines.as_bytes()).await.unwrap();
         server.shutdown().await.unwrap();
         let result = dialogue.whole(letter).await;
@@ -313,6 +377,39 @@ mod tests {
         (result, said)
     }
 
+    fn outcome(handed: Handed) -> (Vec<String>, Vec<String>) {
+        let refused = handed.refused.iter().map(|refusal| format!("{} {}", refusal.recipient, refusal.why)).collect();
+        (handed.delivered, refused)
+    }
+
+    #[tokio::test]
+    async fn what_fails_later_does_not_hide_who_has_it() {
+        let recipients = ["a@x", "b@x", "c@x"].map(str::to_owned);
+        let letter = Letter { sender: "", recipients: &recipients, message: b"x\r\n" };
+        let first = "220 x\r\n250 x\r\n250 ok\r\n250 ok\r\n452 4.5.3 many\r\n354 go\r\n250 done\r\n";
+        let broken = "the connection to postrider broke off";
+        for (later, b, c) in [
+            ("421 4.3.2 going down\r\n", "421 4.3.2 going down", "421 4.3.2 going down"),
+            ("250 ok\r\n550 5.1.1 no\r\n250 ok\r\n354 go\r\n", "550 5.1.1 no", broken),
+            ("250 ok\r\n250 ok\r\n", broken, broken),
+        ] {
+            let (result, _) = told(format!("{first}{later}").leak(), letter).await;
+            let (delivered, refused) = outcome(result.unwrap());
+            assert_eq!((&delivered[..], refused.len()), (&["a@x".to_owned()][..], 2), "{later}");
+            assert!(refused.contains(&format!("b@x {b}")) && refused.contains(&format!("c@x {c}")), "{refused:?}");
+        }
+        let lmtp =
+            "220 LMTP\r\n250 x\r\n250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 done\r\n451 4.3.0 no\r\n";
+        let (result, _) = told(lmtp, letter).await;
+        let (delivered, refused) = outcome(result.unwrap());
+        assert_eq!(
+            (delivered, refused),
+            (vec!["a@x".to_owned()], vec!["b@x 451 4.3.0 no".to_owned(), format!("c@x {broken}")])
+        );
+        let (result, _) = told("220 x\r\n250 x\r\n250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n", letter).await;
+        assert!(matches!(result, Err(HandoverError::Broken(_))), "nobody has it");
+    }
+
     #[tokio::test]
     async fn recipients_beyond_the_limit_get_it_in_another_transaction() {
         let recipients = ["a@x", "b@x", "c@x"].map(str::to_owned);
@@ -320,7 +417,8 @@ mod tests {
         let lines = "220 x\r\n250-x\r\n250 SIZE\r\n250 ok\r\n250 ok\r\n550 5.1.1 no\r\n452 4.5.3 many\r\n354 go\r\n\
                      250 done\r\n250 ok\r\n250 ok\r\n354 go\r\n452 4.3.1 full\r\n221 bye\r\n";
         let (result, said) = told(lines, letter).await;
-        let refused: Vec<_> = result.unwrap().iter().map(|no| format!("{} {}", no.recipient, no.reply)).collect();
+        let (delivered, refused) = outcome(result.unwrap());
+        assert_eq!(delivered, ["a@x"]);
         assert_eq!(refused, ["b@x 550 5.1.1 no", "c@x 452 4.3.1 full"]);
         assert_eq!(said.matches("\r\n..dot\r\n.\r\n").count(), 2, "{said}");
         assert_eq!(said.matches("MAIL FROM:<> BODY=8BITMIME SIZE=6\r\n").count(), 2, "{said}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::is_loopback;
+use crate::config::{DURATION_MAX, is_loopback};
 use crate::event_log::OutboxLimits;
 use crate::registry::{ImapSecurity, PasswordError, PasswordSource};
 use crate::source::intake::Path;
@@ -124,8 +124,8 @@ pub enum ForwardConfigError {
     #[error("`smtp.forward.mail_from` is `{0}`, which is not of the form `local@domain`")]
     MailFrom(String),
     /// A time that cannot be.
-    #[error("`smtp.forward.{0}` is zero")]
-    Zero(&'static str),
+    #[error("`smtp.forward.{0}` must be more than zero and at most 366 days")]
+    Time(&'static str),
     /// Pauses that shrink.
     #[error("`smtp.forward.retry_first` is longer than `smtp.forward.retry_max`")]
     Retry,
@@ -188,8 +188,9 @@ impl ForwardConfig {
         let passwords = usize::from(self.password_file.is_some()) + usize::from(self.password_env.is_some());
         let plain = self.security == ImapSecurity::None;
         let is_address = |text: &String| Path::parse(text).is_some_and(|path| path.domain().is_some());
-        let zero = [
+        let times = [
             ("retry_first", self.retry_first),
+            ("retry_max", self.retry_max),
             ("give_up_after", self.give_up_after),
             ("connect_timeout", self.connect_timeout),
             ("answer_timeout", self.answer_timeout),
@@ -205,8 +206,8 @@ impl ForwardConfig {
                 Err(ForwardConfigError::MailFrom(address.clone()))
             }
             _ if self.retry_first > self.retry_max => Err(ForwardConfigError::Retry),
-            _ => match zero.iter().find(|(_, time)| time.is_zero()) {
-                Some((name, _)) => Err(ForwardConfigError::Zero(name)),
+            _ => match times.iter().find(|(_, time)| time.is_zero() || *time > DURATION_MAX) {
+                Some((name, _)) => Err(ForwardConfigError::Time(name)),
                 None => Ok(()),
             },
         }
@@ -237,6 +238,8 @@ mod tests {
             ("mail_from = 'postmaster'", "local@domain"),
             ("retry_first = '2h'", "retry_max"),
             ("give_up_after = '0s'", "give_up_after"),
+            ("retry_max = '500000000000years'", "retry_max"),
+            ("answer_timeout = '500000000000years'", "answer_timeout"),
         ] {
             let host = if text.starts_with("host") { "" } else { "host = 'smtp.example.org'\n" };
             let err =

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::DURATION_MAX;
+
 /// `[imap]`: the watcher of IMAP mailboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -101,6 +103,9 @@ pub enum ImapConfigError {
     /// A time of zero would spin or fail at once.
     #[error("`imap.{0}` must be at least {1:?}")]
     TooShort(&'static str, Duration),
+    /// No clock reaches that.
+    #[error("`imap.{0}` must be at most 366 days")]
+    TooLong(&'static str),
     /// A literal of that size would be refused as an attack.
     #[error("`imap.text_bytes_max` must be at most {0}")]
     TextTooLong(u32),
@@ -127,7 +132,11 @@ impl ImapConfig {
             ("answer_timeout", self.answer_timeout, second),
             ("done_timeout", self.done_timeout, second),
             ("retry_first", self.retry_first, Duration::from_millis(100)),
+            ("retry_max", self.retry_max, Duration::ZERO),
         ];
+        if let Some((name, ..)) = least.iter().find(|(_, value, _)| *value > DURATION_MAX) {
+            return Err(ImapConfigError::TooLong(name));
+        }
         if let Some((name, _, least)) = least.into_iter().find(|(_, value, least)| value < least) {
             return Err(ImapConfigError::TooShort(name, least));
         }
@@ -164,6 +173,7 @@ mod tests {
         let with = |text| toml::from_str::<ImapConfig>(text).unwrap().check();
         assert_eq!(with("idle_renew = '30m'"), Err(ImapConfigError::RenewTooLate));
         assert_eq!(with("retry_max = '1s'"), Err(ImapConfigError::RetryOrder));
+        assert_eq!(with("open_timeout = '500000000000years'"), Err(ImapConfigError::TooLong("open_timeout")));
         assert!(matches!(with("done_timeout = '0s'"), Err(ImapConfigError::TooShort("done_timeout", _))));
         assert!(matches!(with("text_bytes_max = 1000000"), Err(ImapConfigError::TextTooLong(_))));
         assert!(toml::from_str::<ImapConfig>("idle = '1m'").is_err());

@@ -1,19 +1,22 @@
 //! A message on its way into the event log: what it becomes there, and what its sender is told.
 //!
-//! All recipients go into one append, so that the one reply to the dot is true for all of them. Whoever repeats a
+//! All recipients go into one append, so that the one reply to the dot is true for all of them; where each has a reply of
+//! its own, those whose mail cannot go on at the moment do not hold up the others. Whoever repeats a
 //! message because the 250 was lost makes no second event, as long as the message has a Message-ID; without one,
 //! two equal messages may well be two (the same alert twice), and losing one would be worse.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use jiff::{Timestamp, Unit};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 use uuid::fmt::Simple;
 
 use super::client::Client;
-use super::forward::{self, Forward};
+use super::forward::{self, Forward, Way};
 use super::path::Path;
 use super::routing::Destination;
 use super::spool::Message;
@@ -129,50 +132,128 @@ pub(crate) enum Outcome {
     Refused(Refusal),
 }
 
-/// Commits one message, of which all was `found` that is to be known; see [`super::Intake::take`].
-pub(super) async fn commit(intake: &Intake, mail: Mail, found: Found) -> Outcome {
+/// A message that is to be committed, and what was found of it.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub mail: Mail,
+    pub found: Found,
+}
+
+impl Letter {
+    /// The same for those of its recipients whose mail goes one of these ways.
+    fn only(self, is_one: impl Fn(Way) -> bool) -> Self {
+        let Self { mut mail, mut found } = self;
+        let is_one: Vec<bool> = found.forwards.iter().map(|forward| is_one(forward.way())).collect();
+        retain(&mut mail.recipients, &is_one);
+        retain(&mut found.suspicious, &is_one);
+        retain(&mut found.forwards, &is_one);
+        Self { mail, found }
+    }
+}
+
+/// Keeps those at whose place there is a yes.
+fn retain<T>(all: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    all.retain(|_| keep.next() == Some(&true));
+}
+
+/// Why a message is not committed.
+enum NotCommitted {
+    /// It has to go on, and too much waits for that already.
+    OutboxFull,
+    /// Something that concerns all of its recipients.
+    For(Outcome),
+}
+
+/// What the sender is told of all recipients.
+fn outcome(result: &Result<(), NotCommitted>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Committed,
+        Err(NotCommitted::OutboxFull) => Outcome::NoSpace,
+        Err(NotCommitted::For(outcome)) => *outcome,
+    }
+}
+
+/// Commits one message for all of its recipients or for none; see [`super::Intake::take`].
+pub(super) async fn commit(intake: &Intake, letter: Letter) -> Outcome {
+    if letter.found.forwards.iter().any(|forward| forward.way() == Way::Closed) {
+        return Outcome::Failed;
+    }
+    outcome(&append(intake, Arc::new(letter)).await)
+}
+
+/// Commits one message for those of its recipients for whom that can be done; see [`super::Intake::take_each`].
+pub(super) async fn commit_each(intake: &Intake, letter: Letter) -> Vec<Outcome> {
+    let ways: Vec<Way> = letter.found.forwards.iter().map(Forward::way).collect();
+    let letter = Arc::new(letter.only(|way| way != Way::Closed));
+    // It stays in memory for as long as what goes on of it, and is parsed again only where that finds no place.
+    let rest = (ways.contains(&Way::Here) && ways.contains(&Way::On)).then(|| Arc::clone(&letter));
+    let result = append(intake, letter).await;
+    let on = outcome(&result);
+    let here = match (result, rest.and_then(Arc::into_inner)) {
+        (Err(NotCommitted::OutboxFull), Some(rest)) => {
+            outcome(&append(intake, Arc::new(rest.only(|way| way == Way::Here))).await)
+        }
+        _ => on,
+    };
+    let told = |way: &Way| match way {
+        Way::Here => here,
+        Way::On => on,
+        Way::Closed => Outcome::Failed,
+    };
+    ways.iter().map(told).collect()
+}
+
+async fn append(intake: &Intake, letter: Arc<Letter>) -> Result<(), NotCommitted> {
     let Intake { event_log, attachments, append_timeout, .. } = intake;
+    let Letter { mail, found } = &*letter;
     let (message, content) = (found.octets.clone(), content_of(&mail.recipients));
     let (queue_id, size, recipients) = (mail.queue_id, mail.message.len(), mail.recipients.len());
     // To the millisecond, as the event's own time.
     let now = Timestamp::now();
     let received = now.round(Unit::Millisecond).unwrap_or(now);
     let parsed = async {
-        let append = intake.parsing.run(size, move || append_of(&mail, &found, received)).await?;
-        keeping::keep(attachments.as_ref(), append, message, content).await
+        let append = intake.parsing.run(size, move || append_of(&letter.mail, &letter.found, received)).await?;
+        let keeping = keeping::keep(attachments.as_ref(), append, message, content);
+        timeout(*append_timeout, keeping).await.map_or_else(|late| Ok(Err(late)), |kept| kept.map(Ok))
     };
     let (append, mut kept) = match parsed.await {
-        Ok(parsed) => parsed,
+        Ok(Ok(parsed)) => parsed,
+        Ok(Err(_)) => {
+            warn!(%queue_id, size, timeout = ?append_timeout, "attachments not kept in time, the sender tries again later");
+            return Err(NotCommitted::For(Outcome::Failed));
+        }
         Err(err) => {
             warn!(%queue_id, size, error = %err, "message not parsed");
-            return Outcome::Failed;
+            return Err(NotCommitted::For(Outcome::Failed));
         }
     };
     // Whether the log has the events is known only when it says so.
     kept.iter_mut().for_each(Pending::leave);
-    match tokio::time::timeout(*append_timeout, event_log.append(append)).await {
+    match timeout(*append_timeout, event_log.append(append)).await {
         Ok(Ok(appended)) => {
             if let Some(kept) = kept {
                 kept.settle(&appended).await;
             }
             let repeated = appended.iter().filter(|appended| appended.repeated).count();
             debug!(%queue_id, size, recipients, repeated, "message committed");
-            Outcome::Committed
+            Ok(())
         }
         Ok(Err(err)) => {
             warn!(%queue_id, size, error = %err, "message not committed, its sender tries again later");
-            match err {
-                AppendError::NoSpace(_) | AppendError::OutboxFull => {
-                    kept.into_iter().for_each(Pending::discard);
-                    Outcome::NoSpace
-                }
-                AppendError::Closed => Outcome::ShuttingDown,
-                _ => Outcome::Failed,
+            if matches!(err, AppendError::NoSpace(_) | AppendError::OutboxFull) {
+                kept.into_iter().for_each(Pending::discard);
             }
+            Err(match err {
+                AppendError::OutboxFull => NotCommitted::OutboxFull,
+                AppendError::NoSpace(_) => NotCommitted::For(Outcome::NoSpace),
+                AppendError::Closed => NotCommitted::For(Outcome::ShuttingDown),
+                _ => NotCommitted::For(Outcome::Failed),
+            })
         }
         Err(_) => {
             warn!(%queue_id, size, timeout = ?append_timeout, "message not committed in time, its sender tries again later");
-            Outcome::Failed
+            Err(NotCommitted::For(Outcome::Failed))
         }
     }
 }
@@ -243,31 +324,75 @@ fn mailboxes(recipients: &[Recipient]) -> Vec<(usize, &Recipient, Destination)> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::event::{AccountName, Event, TopicMatcher};
     use crate::event_log::{EventLog, EventLogConfig, Selection};
-    use crate::source::intake::Peer;
+    use crate::registry::ForwardTo;
+    use crate::source::intake::{Peer, Routing};
 
     fn path(text: &str) -> Path {
         Path::parse(text).unwrap()
     }
 
-    /// Two recipients of one message whose accounts allow different things.
-    #[tokio::test]
-    async fn what_the_envelope_says_is_content_too() {
-        let recipient = |name: &str, content| Recipient {
+    fn recipient(name: &str, content: Content) -> Recipient {
+        Recipient {
             path: path(&format!("{name}@example.org")),
             destination: Destination::new(AccountName::parse(name).unwrap(), "INBOX", content),
-        };
-        let mail = Mail {
+        }
+    }
+
+    fn mail(recipients: Vec<Recipient>) -> Mail {
+        Mail {
             origin: Origin::Lmtp,
             queue_id: QueueId::new(),
             client: Client::at(None, Peer::Loopback),
             examine: Examine::Nothing,
             from: Some(path("ada@example.org")),
-            recipients: vec![recipient("none", Content::None), recipient("some", Content::Envelope)],
-            message: Message::from(b"Subject: s\r\n\r\nbody\r\n".to_vec()),
+            recipients,
+            message: Message::from(b"Message-ID: <a@b>\r\nSubject: s\r\n\r\nbody\r\n".to_vec()),
+        }
+    }
+
+    /// How many events of each account there are.
+    async fn events(log: &EventLog) -> Vec<String> {
+        let events = log.read_newest(&Selection::unrestricted([TopicMatcher::all()]), 9).await.unwrap();
+        events.iter().map(|event| event.topics[0].as_str().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn who_cannot_have_it_sent_on_now_holds_up_nobody_else_who_has_an_answer_of_their_own() {
+        use Outcome::{Committed, Failed, NoSpace};
+        let folder = tempfile::tempdir().unwrap();
+        let log = EventLog::open(folder.path(), &EventLogConfig::default()).unwrap();
+        let without = Intake::new(Routing::default(), log.clone(), Duration::from_secs(5));
+        let full = without.clone().with_forwarding(&toml::from_str("host = 'x'\nqueue_max = 1").unwrap(), "mx");
+        let to = |name: &str, forward: &[&str]| {
+            let mut recipient = recipient(name, Content::Preview);
+            let to: Vec<String> = forward.iter().map(|to| (*to).to_owned()).collect();
+            recipient.destination.forward = (!to.is_empty()).then(|| Arc::new(ForwardTo { to }));
+            recipient
         };
+        let both = || mail(vec![to("alice", &["x@x.example", "y@x.example"]), to("bob", &[])]);
+        assert_eq!(full.take(both()).await, NoSpace, "SMTP has one answer for all");
+        assert!(events(&log).await.is_empty());
+        assert_eq!(full.take_each(both()).await, [NoSpace, Committed]);
+        assert_eq!(events(&log).await, ["mail/bob/INBOX"]);
+        assert_eq!(without.take(both()).await, Failed);
+        assert_eq!(without.take_each(both()).await, [Failed, Committed], "it is known already");
+        assert_eq!(
+            full.take_each(mail(vec![to("alice", &["x@x.example"])])).await,
+            [Committed],
+            "there is room for one"
+        );
+        assert_eq!(events(&log).await, ["mail/bob/INBOX", "mail/alice/INBOX"]);
+    }
+
+    /// Two recipients of one message whose accounts allow different things.
+    #[tokio::test]
+    async fn what_the_envelope_says_is_content_too() {
+        let mail = mail(vec![recipient("none", Content::None), recipient("some", Content::Envelope)]);
         let found = Found {
             octets: mail.message.whole().await.unwrap().into_bytes(),
             authentication: Some(Authentication::default()),

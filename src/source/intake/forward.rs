@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tracing::debug;
 
-use super::delivery::{Mail, Outcome, Recipient};
+use super::delivery::{Mail, Recipient};
 use super::path::Path;
 use crate::event::{Draft, EventKind};
 use crate::event_log::{Append, DedupKey, Outgoing, OutgoingTo};
@@ -28,21 +28,43 @@ pub(super) enum Forward {
     To(Arc<ForwardTo>, Forwarding),
     /// It was sent on from this recipient before.
     Loop,
+    /// It has to go on and nobody would send it: it must not be accepted.
+    NotYet,
+}
+
+/// Where a recipient's mail goes, as far as it decides what its sender is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Into the log alone.
+    Here,
+    /// On to another server.
+    On,
+    /// Nowhere at the moment.
+    Closed,
 }
 
 impl Forward {
-    /// # Errors
-    /// When it has to go on and nobody would send it: it must not be accepted.
-    pub(super) fn of(to: &Recipient, forwarding: Option<&Forwarding>, trace: &Trace) -> Result<Self, Outcome> {
-        let Some(forward) = &to.destination.forward else { return Ok(Self::No) };
+    pub(super) fn way(&self) -> Way {
+        match self {
+            Self::No | Self::Loop => Way::Here,
+            Self::To(..) => Way::On,
+            Self::NotYet => Way::Closed,
+        }
+    }
+
+    /// As the recipient's destination says. `Delivered-To` is believed whoever wrote it, as Postfix does: who puts it into
+    /// a message of theirs only has that one refused, or not sent on. A mark that can be proven to be ours would have to
+    /// survive the servers between, which drop fields that they do not know.
+    pub(super) fn of(to: &Recipient, forwarding: Option<&Forwarding>, trace: &Trace) -> Self {
+        let Some(forward) = &to.destination.forward else { return Self::No };
         if trace.was_delivered_to(to.path.as_str()) {
-            return Ok(Self::Loop);
+            return Self::Loop;
         }
         let Some(forwarding) = forwarding else {
             debug!(account = %to.destination.account, "its mail has to wait for a restart: [smtp.forward] is new");
-            return Err(Outcome::Failed);
+            return Self::NotYet;
         };
-        Ok(Self::To(Arc::clone(forward), forwarding.clone()))
+        Self::To(Arc::clone(forward), forwarding.clone())
     }
 }
 
@@ -59,7 +81,7 @@ pub(super) fn send_on(
     let mut outgoing: Option<Outgoing> = None;
     for (recipient, forward) in mail.recipients.iter().zip(forwards) {
         let (forward, forwarding) = match forward {
-            Forward::No => continue,
+            Forward::No | Forward::NotYet => continue,
             Forward::Loop => {
                 let mut draft = failed(mail, recipient, None);
                 draft.reason = Some("the message was forwarded from here before: it would go round in circles".into());

@@ -1,7 +1,7 @@
 //! The attachments of a message, kept before its events are committed.
 
 use bytes::Bytes;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::JoinError;
 
 use crate::attachments::{Attachments, Pending};
 use crate::event::Content;
@@ -19,11 +19,7 @@ pub(super) async fn keep(
     content: Content,
 ) -> Result<(Append, Option<Pending>), JoinError> {
     let is_wanted = |kept: &&Attachments| append.drafts_mut().any(|draft| kept.are_kept_for(draft));
-    let Some(attachments) = attachments.filter(is_wanted).cloned() else { return Ok((append, None)) };
-    // It waits for the disk, which no session of this thread need do.
-    spawn_blocking(move || {
-        let pending = attachments.keep(&mut append, &message, content);
-        (append, Some(pending))
-    })
-    .await
+    let Some(attachments) = attachments.filter(is_wanted) else { return Ok((append, None)) };
+    let (append, pending) = attachments.keep(append, message, content).await?;
+    Ok((append, Some(pending)))
 }

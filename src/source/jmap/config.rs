@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::DURATION_MAX;
+
 /// `[jmap]`: the watcher of JMAP accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -61,6 +63,9 @@ pub enum JmapConfigError {
     /// A time of zero would spin or fail at once.
     #[error("`jmap.{0}` must be at least {1:?}")]
     TooShort(&'static str, Duration),
+    /// No clock reaches that.
+    #[error("`jmap.{0}` must be at most 366 days")]
+    TooLong(&'static str),
 }
 
 impl JmapConfig {
@@ -76,7 +81,11 @@ impl JmapConfig {
             ("connect_timeout", self.connect_timeout, second),
             ("answer_timeout", self.answer_timeout, second),
             ("retry_first", self.retry_first, Duration::from_millis(100)),
+            ("retry_max", self.retry_max, Duration::ZERO),
         ];
+        if let Some((name, ..)) = least.iter().find(|(_, value, _)| *value > DURATION_MAX) {
+            return Err(JmapConfigError::TooLong(name));
+        }
         if let Some((name, _, least)) = least.into_iter().find(|(_, value, least)| value < least) {
             return Err(JmapConfigError::TooShort(name, least));
         }
@@ -96,6 +105,7 @@ mod tests {
         assert_eq!(toml::from_str::<JmapConfig>(&text).unwrap(), config);
         let with = |text| toml::from_str::<JmapConfig>(text).unwrap().check();
         assert_eq!(with("retry_max = '1s'"), Err(JmapConfigError::RetryOrder));
+        assert_eq!(with("retry_max = '500000000000years'"), Err(JmapConfigError::TooLong("retry_max")));
         assert!(matches!(with("ping = '0s'"), Err(JmapConfigError::TooShort("ping", _))));
     }
 }

@@ -3,6 +3,8 @@
 //! What is too big, or has no place any more, is dropped at once; the rest of it is only counted, so that the session
 //! stays in step. What takes too much memory is handed out block by block; where it waits is the caller's business.
 
+use crate::source::intake::Outcome;
+
 /// What became of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -10,8 +12,8 @@ pub(super) enum Ended {
     Message(Text),
     /// It was longer than allowed, and is gone.
     TooBig,
-    /// [`Collector::give_up`] was called, and it is gone.
-    GivenUp,
+    /// [`Collector::give_up`] was called, for this reason, and it is gone.
+    GivenUp(Outcome),
     /// It goes on and on past the limit: there is no end to wait for.
     Endless,
 }
@@ -42,7 +44,7 @@ pub(super) struct Collector {
 enum Kept {
     Yes,
     TooBig,
-    GivenUp,
+    GivenUp(Outcome),
 }
 
 impl Collector {
@@ -62,9 +64,9 @@ impl Collector {
         self.received
     }
 
-    /// Forgets the message; what is still to come is counted and dropped.
-    pub(super) fn give_up(&mut self) {
-        self.drop_message(Kept::GivenUp);
+    /// Forgets the message because of `outcome`; what is still to come is counted and dropped.
+    pub(super) fn give_up(&mut self, outcome: Outcome) {
+        self.drop_message(Kept::GivenUp(outcome));
     }
 
     /// Whether `more` octets would make it so large that its end is not worth waiting for.
@@ -77,7 +79,7 @@ impl Collector {
         match self.kept {
             Kept::Yes => None,
             Kept::TooBig => Some(Ended::TooBig),
-            Kept::GivenUp => Some(Ended::GivenUp),
+            Kept::GivenUp(outcome) => Some(Ended::GivenUp(outcome)),
         }
     }
 
@@ -156,10 +158,10 @@ mod tests {
     fn what_was_given_up_is_counted_only() {
         let mut collector = Collector::new(10);
         collector.push(b"abc");
-        collector.give_up();
+        collector.give_up(Outcome::Failed);
         collector.push(b"def");
         assert_eq!((memory(&collector), collector.received()), (0, 6));
         assert!(collector.is_endless(75) && !collector.is_endless(74));
-        assert_eq!(collector.end(), Ended::GivenUp);
+        assert_eq!(collector.end(), Ended::GivenUp(Outcome::Failed));
     }
 }

@@ -13,6 +13,7 @@ use super::limits::ListenerSettings;
 use super::session::Role;
 use super::tls::TlsFiles;
 use super::users::UserConfig;
+use crate::config::DURATION_MAX;
 use crate::source::forward::{ForwardConfig, ForwardConfigError};
 use crate::source::intake::{
     Intake, MessageAuthenticationConfig, MessageAuthenticationConfigError, Path, RouteConfig, WHOLE_MAX,
@@ -354,9 +355,12 @@ pub enum SmtpConfigError {
     /// `[smtp.forward]`.
     #[error(transparent)]
     Forward(#[from] ForwardConfigError),
-    /// A time limit of zero.
-    #[error("`smtp.{0}` is zero: no client could ever be in time")]
+    /// A time limit that nobody could keep, or that no clock reaches.
+    #[error("`smtp.{0}` must be more than zero, or no client could ever be in time, and at most 366 days")]
     Timeout(&'static str),
+    /// A pause that no clock reaches.
+    #[error("`smtp.{0}` must be at most 366 days")]
+    Pause(&'static str),
     /// TLS is wanted, and there is nothing to do it with.
     #[error(
         "the mail listener on {0} has `tls`, and no certificate: set `smtp.tls_certificate_file` and `smtp.tls_key_file`, \
@@ -383,6 +387,13 @@ pub enum SmtpConfigError {
     LonelyKey,
 }
 
+fn check_timeouts(timeouts: &[(&'static str, Duration)]) -> Result<(), SmtpConfigError> {
+    match timeouts.iter().find(|(_, timeout)| timeout.is_zero() || *timeout > DURATION_MAX) {
+        Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
+        None => Ok(()),
+    }
+}
+
 impl SmtpConfig {
     /// Finds settings that contradict each other or cannot be.
     ///
@@ -399,8 +410,10 @@ impl SmtpConfig {
         self.check_users()?;
         self.message_authentication.check(self.listener.iter().any(|listener| listener.verify == Some(true)))?;
         self.forward.as_ref().map_or(Ok(()), ForwardConfig::check)?;
-        if self.append_timeout.is_zero() {
-            return Err(SmtpConfigError::Timeout("append_timeout"));
+        check_timeouts(&[("append_timeout", self.append_timeout)])?;
+        let pauses = [("auth_failure_delay", self.auth_failure_delay), ("auth_lockout", self.auth_lockout)];
+        if let Some((name, _)) = pauses.iter().find(|(_, pause)| *pause > DURATION_MAX) {
+            return Err(SmtpConfigError::Pause(name));
         }
         // What `[smtp]` says must be right even where nobody listens on `listen`.
         self.all_listeners().try_for_each(|listener| self.check_listener(&listener))
@@ -440,11 +453,7 @@ impl SmtpConfig {
             return Err(SmtpConfigError::LonelyKey);
         }
         let limits = &settings.limits;
-        let timeouts = [("command_timeout", limits.command_timeout), ("reply_timeout", limits.reply_timeout)];
-        match timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
-            Some((name, _)) => Err(SmtpConfigError::Timeout(name)),
-            None => Ok(()),
-        }
+        check_timeouts(&[("command_timeout", limits.command_timeout), ("reply_timeout", limits.reply_timeout)])
     }
 
     /// What is read at the start only: the section without what says where mail goes.
@@ -577,6 +586,14 @@ mod tests {
         assert!(memory.contains("message_bytes_max") && memory.contains("memory_bytes_max"), "{memory}");
         let zero = toml::from_str::<SmtpConfig>("command_timeout = '0s'").unwrap();
         assert_eq!(zero.check(), Err(SmtpConfigError::Timeout("command_timeout")));
+        for name in ["command_timeout", "reply_timeout", "append_timeout"] {
+            let endless = toml::from_str::<SmtpConfig>(&format!("{name} = '500000000000years'")).unwrap();
+            assert_eq!(endless.check(), Err(SmtpConfigError::Timeout(name)));
+        }
+        for name in ["auth_failure_delay", "auth_lockout"] {
+            let endless = toml::from_str::<SmtpConfig>(&format!("{name} = '500000000000years'")).unwrap();
+            assert_eq!(endless.check(), Err(SmtpConfigError::Pause(name)));
+        }
         for hostname in ["", "a b", "a\r\n250 b", "-"] {
             let config = SmtpConfig { hostname: Some(hostname.into()), ..SmtpConfig::default() };
             assert_eq!(config.check(), Err(SmtpConfigError::Hostname(hostname.into())));

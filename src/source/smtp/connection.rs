@@ -281,7 +281,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let block = self.session.take_block();
         if let Err(err) = self.holding.write(block).await {
             self.not_held(&err);
-            self.session.give_up_data();
+            self.session.give_up_data(err.outcome());
         }
     }
 

@@ -116,6 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::source::intake::Outcome;
     use crate::source::smtp::collector::Text;
 
     fn stuff(message: &[u8]) -> Vec<u8> {
@@ -182,9 +183,9 @@ mod tests {
         let mut reader = DataReader::new(99);
         assert_eq!(reader.take(b"abc\r\n"), (5, None));
         assert!(reader.text().held().2 >= 5);
-        reader.text_mut().give_up();
+        reader.text_mut().give_up(Outcome::NoSpace);
         assert_eq!(reader.text().held().2, 0);
-        assert_eq!(reader.take(b"def\r\n.\r\n"), (8, Some(Ended::GivenUp)));
+        assert_eq!(reader.take(b"def\r\n.\r\n"), (8, Some(Ended::GivenUp(Outcome::NoSpace))));
     }
 
     fn pieces<'a>(wire: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {

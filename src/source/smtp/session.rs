@@ -253,8 +253,7 @@ impl<'a> Session<'a> {
                 go_on(out, &format!("250 2.0.0 Ok: queued as {queue_id}"))
             }
             // Not the client's error, so it does not count against it.
-            Outcome::NoSpace => go_on(out, NO_SPACE),
-            Outcome::Failed => go_on(out, "451 4.3.0 Message not stored, try again later"),
+            Outcome::NoSpace | Outcome::Failed => go_on(out, not_stored(outcome)),
             Outcome::ShuttingDown => self.shut_down(out),
             Outcome::Loop => go_on(out, "554 5.4.6 Too many hops: the message goes round in circles"),
             // Nor is this: a relay hands on what others wrote.
@@ -491,8 +490,15 @@ impl<'a> Session<'a> {
 
 const MALFORMED: &str = "500 5.5.2 Only CRLF ends a line";
 const TOO_BIG: &str = "552 5.3.4 Message is larger than SIZE";
-const NO_SPACE: &str = "452 4.3.1 Insufficient system storage";
 const NEEDS_SMTPUTF8: &str = "553 5.6.7 Address needs SMTPUTF8";
+
+/// Of a message that may well be stored later.
+fn not_stored(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::NoSpace => "452 4.3.1 Insufficient system storage",
+        _ => "451 4.3.0 Message not stored, try again later",
+    }
+}
 
 fn go_on(out: &mut Vec<u8>, text: &str) -> Next {
     reply(out, text);

@@ -52,6 +52,12 @@ impl Records {
         let until = Instant::now() + std::time::Duration::from_hours(1);
         self.txt.insert(name.into(), record, until);
     }
+
+    /// Forgets one.
+    #[cfg(test)]
+    pub(super) fn forget_txt(&self, name: &str) {
+        self.txt.remove(name);
+    }
 }
 
 /// A map that forgets: what has expired, and, when it is full, what nobody has asked for lately. Two generations do

@@ -1,6 +1,7 @@
 //! The session while a message's text comes in: after DATA up to the dot, or chunk by chunk (BDAT, RFC 3030 §2).
 
-use super::{NO_SPACE, Next, Open, Session, TOO_BIG, Transaction, go_on, reply};
+use super::{Next, Open, Session, TOO_BIG, Transaction, go_on, not_stored, reply};
+use crate::source::intake::Outcome;
 use crate::source::smtp::collector::{Collector, Ended, Text};
 use crate::source::smtp::data::DataReader;
 
@@ -45,10 +46,10 @@ impl Session<'_> {
         self.collector().map_or((0, 0, 0), Collector::held)
     }
 
-    /// There is no memory for the message that is on its way: forgets it, and refuses it at its end.
-    pub(in super::super) fn give_up_data(&mut self) {
+    /// There is no place for the message that is on its way, because of `outcome`: forgets it, and refuses it at its end.
+    pub(in super::super) fn give_up_data(&mut self, outcome: Outcome) {
         if let Some(collector) = self.collector_mut() {
-            collector.give_up();
+            collector.give_up(outcome);
         }
     }
 
@@ -159,7 +160,7 @@ impl Session<'_> {
                 self.finish(ended, out)
             }
             Some((false, Some(Ended::TooBig), _)) => self.error(out, TOO_BIG),
-            Some((false, Some(_), _)) => go_on(out, NO_SPACE),
+            Some((false, Some(Ended::GivenUp(outcome)), _)) => go_on(out, not_stored(outcome)),
             _ if chunk.octets < CHUNK_OCTETS_LEAST => self.idle(out, &took(chunk.octets)),
             _ => go_on(out, &took(chunk.octets)),
         }
@@ -175,7 +176,7 @@ impl Session<'_> {
                 Next::Deliver(Transaction { from, recipients, message })
             }
             Ended::TooBig => self.for_each_recipient(out, |session, out| session.error(out, TOO_BIG)),
-            Ended::GivenUp => self.for_each_recipient(out, |_, out| go_on(out, NO_SPACE)),
+            Ended::GivenUp(outcome) => self.for_each_recipient(out, |_, out| go_on(out, not_stored(outcome))),
             Ended::Endless => {
                 reply(out, TOO_BIG);
                 Next::HangUp

@@ -288,17 +288,27 @@ fn failures_to_commit_are_for_later_but_loops_are_for_ever() {
 }
 
 #[test]
-fn a_message_without_memory_is_refused_at_its_dot() {
+fn a_message_without_a_place_is_refused_at_its_end_for_the_reason_that_it_has_none() {
     let policy = policy();
-    let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
-    let wire = format!("{TRANSACTION}begin\n").replace('\n', "\r\n");
-    session.receive(wire.as_bytes(), &mut out);
-    assert!(session.in_data() && session.data_held().1 > 0);
-    session.give_up_data();
-    assert_eq!(session.data_held(), (0, 0, 0));
-    out.clear();
-    assert_eq!(session.receive(b"end\r\n.\r\n", &mut out).1, Next::Read);
-    assert_eq!(out, b"452 4.3.1 Insufficient system storage\r\n");
+    for (outcome, reply) in [
+        (Outcome::NoSpace, "452 4.3.1 Insufficient system storage\r\n"),
+        (Outcome::Failed, "451 4.3.0 Message not stored, try again later\r\n"),
+    ] {
+        for (begin, end) in [("DATA\nbegin\n", "end\n.\n"), ("BDAT 10\nbegin\n", "x\nBDAT 1 LAST\nx")] {
+            let (mut session, mut out) = (Session::new(&policy, remote()), Vec::new());
+            let receive = |session: &mut Session<'_>, text: &str, out: &mut Vec<u8>| {
+                session.receive(text.replace('\n', "\r\n").as_bytes(), out).1
+            };
+            receive(&mut session, &format!("{CHUNKED}{begin}"), &mut out);
+            assert!(session.in_data() && session.data_held().1 > 0);
+            session.give_up_data(outcome);
+            assert_eq!(session.data_held(), (0, 0, 0));
+            out.clear();
+            assert_eq!(receive(&mut session, end, &mut out), Next::Read);
+            let times = if begin.starts_with("BDAT") { 2 } else { 1 };
+            assert_eq!(String::from_utf8_lossy(&out), reply.repeat(times));
+        }
+    }
 }
 
 const CHUNKED: &str = "EHLO c\nMAIL FROM:<>\nRCPT TO:<alice@example.org>\n";

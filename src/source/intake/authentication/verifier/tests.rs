@@ -45,7 +45,7 @@ const JOE: Sender<'static> = Sender {
 /// With a name server that hears and says nothing.
 struct Silent {
     verifier: Verifier,
-    _name_server: UdpSocket,
+    name_server: UdpSocket,
 }
 
 impl Silent {
@@ -56,7 +56,7 @@ impl Silent {
             timeout: Duration::from_millis(600),
             ..MessageAuthenticationConfig::default()
         };
-        Self { verifier: Verifier::new(&config).unwrap(), _name_server: name_server }
+        Self { verifier: Verifier::new(&config).unwrap(), name_server }
     }
 
     /// That knows football.example.com, its keys, and its policy.
@@ -73,6 +73,26 @@ impl Silent {
             silent.put_nothing(nothing);
         }
         silent
+    }
+
+    /// Says from now on that no name exists of those at which policies are.
+    fn answer_dmarc_with_no_such_name(&self) {
+        let socket = self.name_server.try_clone().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        std::thread::spawn(move || {
+            let mut message = [0; 512];
+            while let Ok((len, from)) = socket.recv_from(&mut message) {
+                // Behind the twelve octets of its head a question begins with the length of its first label.
+                if message[12..].starts_with(b"\x06_dmarc") {
+                    message[2] |= 0x80; // An answer (RFC 1035 §4.1.1),
+                    message[3] = 0x83; // from who can ask others, that there is no such name.
+                    // The question is repeated, and nothing behind it.
+                    message[10..12].fill(0);
+                    let end = 12 + message[12..len].iter().position(|&octet| octet == 0).unwrap() + 5;
+                    socket.send_to(&message[..end], from).unwrap();
+                }
+            }
+        });
     }
 
     fn put_nothing(&self, name: &str) {
@@ -147,6 +167,27 @@ async fn a_name_server_that_says_nothing_costs_the_time_and_no_more() {
     let nobody =
         verify(None, &Parsing::default(), Message::from(SIGNED.as_bytes().to_vec()).whole().await.unwrap(), JOE).await;
     assert_eq!(results(&nobody), "spf=temperror dkim= dmarc=temperror arc=-");
+}
+
+/// Signatures of servers that hear and say nothing take all the time there is for signatures; the author's policy is
+/// one question more, of a server that answers.
+#[tokio::test]
+async fn dmarc_is_found_out_however_many_slow_signatures_there_are() {
+    let silent = Silent::knowing("v=spf1 -all", "v=DMARC1; p=reject");
+    for asked in ["_dmarc.example.com.", "_dmarc.com."] {
+        silent.verifier.records.forget_txt(asked);
+    }
+    silent.answer_dmarc_with_no_such_name();
+    let signature = |number: u32| {
+        format!(
+            "DKIM-Signature: v=1; a=rsa-sha256; d=slow{number}.example; s=s; h=from;\r\n \
+             bh=eDCyaw7m810RhFf0TmGWGkTYiT/1GwL4/PCOGIr3ew4=; b=AAAA\r\n"
+        )
+    };
+    let signed: String = (0..6).map(signature).collect();
+    let found = silent.verify(&format!("{signed}From: joe@football.example.com\r\n\r\ntext\r\n"), JOE).await;
+    assert_eq!(results(&found), format!("spf=fail dkim={} dmarc=fail arc=-", ["temperror"; 6].join(",")));
+    assert_eq!(found.dmarc_policy, Some(DmarcPolicy::Reject));
 }
 
 #[tokio::test]
