@@ -202,6 +202,7 @@ fn too_large(bytes_max: usize) -> Problem {
 mod tests {
     use axum::body::Body;
     use futures::{StreamExt, stream};
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -236,18 +237,20 @@ mod tests {
         let memory = BodyMemory::new(8 * 1024);
         let slow = |octets| {
             let memory = memory.clone();
-            tokio::task::spawn(async move { memory.read(endless(octets), 10_000, 1).await.unwrap_err().status() })
+            let read = async move { memory.read(endless(octets), 10_000, 1).await.unwrap_err().status() };
+            let mut reading = JoinSet::new();
+            reading.spawn(read);
+            reading
         };
-        let (large, small) = (slow(6 * 1024), slow(1024));
+        let (mut large, mut small) = (slow(6 * 1024), slow(1024));
         tokio::time::sleep(UNHURRIED / 2).await;
         let busy = memory.read(Request::new(pieces(4)), 10_000, 1).await.unwrap_err();
         assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE, "they may be honest");
         tokio::time::sleep(UNHURRIED / 2).await;
         let held = memory.read(Request::new(pieces(4)), 10_000, 1).await.unwrap();
         assert_eq!(held.bytes.len(), 4000);
-        assert_eq!(large.await.unwrap(), StatusCode::REQUEST_TIMEOUT);
-        assert!(!small.is_finished(), "what is not needed is left alone");
-        small.abort();
+        assert_eq!(large.join_next().await.unwrap().unwrap(), StatusCode::REQUEST_TIMEOUT);
+        assert!(small.try_join_next().is_none(), "what is not needed is left alone");
     }
 
     #[tokio::test(start_paused = true)]

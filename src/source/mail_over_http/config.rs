@@ -20,7 +20,8 @@ use crate::registry::{PasswordError, PasswordSource};
 pub struct MailOverHttpConfig {
     /// Memory for the messages of all requests together, in octets; past that, senders are told to try again later. There
     /// is as much again for requests that are signed, because they have to be read before it is known whose they are.
-    /// One message may have `smtp.message_bytes_max`. Default: 268435456 (256 MiB).
+    /// When either is used up, requests that have been coming in for more than ten seconds are cut off first. One message
+    /// may have `smtp.message_bytes_max`. Default: 268435456 (256 MiB).
     pub memory_bytes_max: NonZeroUsize,
     /// A file whose first line is Mailgun's HTTP webhook signing key. Default: none, Mailgun may not post.
     pub mailgun_signing_key_file: Option<PathBuf>,
