@@ -1,6 +1,6 @@
 //! What `postrider check` says of all that takes mail in: it finds before the start what would fail at it, or later.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test as the tests do")]
+#![allow(clippy::panic, reason = "helpers of tests fail the test as the tests do")]
 
 mod support;
 
