@@ -2,16 +2,22 @@
 //!
 //! A small one is parsed at once. A large one, which may well be made to take long, goes to a thread of its own; and of
 //! those only a few are at work at a time, because a thread for each would leave the sessions next to nothing of the
-//! processor.
+//! processor. They are at work when nobody else is: a thread that parses for seconds takes its share of a processor
+//! however long it has had it, and everybody who waits for a short moment of it would wait for that share.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::available_parallelism;
+use std::thread::{self, available_parallelism};
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Octets that are parsed at once: above this it may take a millisecond, in which the thread's other sessions wait.
 const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
+
+/// How much the threads of large messages yield to others, as nice(2) counts: they get a tenth of what others get.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// Parses messages. Clones share the bound.
 #[derive(Debug, Clone)]
@@ -47,10 +53,21 @@ impl Parsing {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         spawn_blocking(move || {
             let _place = place;
-            parse()
+            // A thread of its own, since one that has yielded once would do so for ever.
+            let parsed = thread::scope(|scope| scope.spawn(|| yielding(parse)).join());
+            parsed.unwrap_or_else(|panic| resume_unwind(panic))
         })
         .await
     }
+}
+
+fn yielding<T>(parse: impl FnOnce() -> T) -> T {
+    // Elsewhere it would be a matter of the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(err) = rustix::process::nice(NICENESS) {
+        tracing::debug!(error = %err, "a large message is parsed at full priority");
+    }
+    parse()
 }
 
 #[cfg(test)]

@@ -71,8 +71,8 @@ pub(super) struct Connection<'a, S> {
     rest: Bytes,
     /// Octets that were taken in since other sessions had their turn.
     in_turn: usize,
-    /// Messages that were committed.
-    messages: u64,
+    /// Whether a message was committed.
+    has_brought_mail: bool,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
@@ -97,18 +97,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             out: Vec::new(),
             rest: Bytes::new(),
             in_turn: 0,
-            messages: 0,
+            has_brought_mail: false,
         }
     }
 
-    /// The whole session; how many messages were taken. A connection that breaks is a session's ordinary end.
-    pub(super) async fn run(mut self) -> u64 {
+    /// The whole session; whether a message was taken. A connection that breaks is a session's ordinary end.
+    pub(super) async fn run(mut self) -> bool {
         match self.dialogue().await {
             Ok(()) => debug!(commands = self.session.commands(), "session ended"),
             Err(err) => debug!(error = %err, commands = self.session.commands(), "connection lost"),
         }
         self.receiver.metrics.errors.inc_by(self.session.errors_total().into());
-        self.messages
+        self.has_brought_mail
     }
 
     async fn dialogue(&mut self) -> io::Result<()> {
@@ -309,7 +309,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                         rate.count(address, Instant::now());
                     }
                     metrics.messages.inc();
-                    self.messages = self.messages.saturating_add(1);
+                    self.has_brought_mail = true;
                     metrics.message_octets.inc_by(bytes as u64);
                 } else if !outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))) {
                     metrics.messages_failed.inc();

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
 use tracing::{debug, warn};
 
 use super::config::SocketAddress;
 use super::limits::ListenerSettings;
+use super::proxy_header::{self, NoHeader, Progress, Source};
 use super::session::Role;
 use super::tls::{ServerTls, TlsError};
 use crate::source::intake::Peer;
@@ -21,6 +23,10 @@ use crate::source::intake::Peer;
 /// First and longest pause after accepting failed: there are no file descriptors left, and trying at once again would
 /// only burn the processor.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Connections that the system keeps until they are accepted, if it allows for so many. Past that it drops them, and an
+/// honest client among a flood of others comes again after a second.
+const BACKLOG: u32 = 4096;
 
 /// A client's connection.
 pub(super) type Stream = Either<TcpStream, UnixStream>;
@@ -81,7 +87,7 @@ impl Listener {
     pub async fn bind(settings: &ListenerSettings) -> Result<Self, BindError> {
         let tls = settings.tls_files.clone().map(ServerTls::load).transpose()?;
         let socket = match &settings.listen {
-            SocketAddress::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
+            SocketAddress::Tcp(address) => Socket::Tcp(bind_tcp(*address)?),
             SocketAddress::Unix(path) => {
                 let listener = bind_unix(path).await?;
                 let file = SocketFile(path.clone());
@@ -132,6 +138,14 @@ impl Listener {
     }
 }
 
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As after a restart, when the connections of the last process are not forgotten yet.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
@@ -145,6 +159,44 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
             }
         }
         bound => bound,
+    }
+}
+
+/// Waits until there is something to read and copies it without taking it; 0 where nothing comes any more, and where
+/// that cannot be done (Unix sockets).
+pub(super) async fn peek(stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream {
+        Either::Left(tcp) => tcp.peek(buffer).await,
+        Either::Right(unix) => unix.readable().await.map(|()| 0),
+    }
+}
+
+/// Reads the header of the PROXY protocol off a connection, and nothing of what follows it.
+///
+/// # Errors
+/// What came is none, or the connection ended.
+///
+/// # Cancel safety
+/// What was read is lost.
+pub(super) async fn read_proxy_header(stream: &mut Stream) -> io::Result<Source> {
+    let mut buffer = [0; proxy_header::BINARY_BYTES_MAX];
+    let mut len = 0;
+    loop {
+        let missing = match proxy_header::parse(buffer.get(..len).unwrap_or_default())? {
+            Progress::Complete(source) => return Ok(source),
+            Progress::Missing(octets) => octets,
+        };
+        // Of what is there already, all that is the header's is read at once: the two octets that may be missing at
+        // least, again and again, would be as many system calls.
+        let ahead = peek(stream, buffer.get_mut(len..).unwrap_or_default()).await?;
+        let (here, mut end) = (len + ahead, len + missing);
+        while end <= here
+            && let Progress::Missing(more) = proxy_header::parse(buffer.get(..end).unwrap_or_default())?
+        {
+            end += more;
+        }
+        stream.read_exact(buffer.get_mut(len..end).ok_or(NoHeader)?).await?;
+        len = end;
     }
 }
 
@@ -221,4 +273,58 @@ impl Accept {
 fn is_of_the_connection(err: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(err.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Both ends of a connection by TCP and by a Unix socket.
+    async fn connections() -> [(Stream, Stream); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let (unix_client, unix_server) = UnixStream::pair().unwrap();
+        [(Either::Left(client), Either::Left(server)), (Either::Right(unix_client), Either::Right(unix_server))]
+    }
+
+    #[tokio::test]
+    async fn nothing_behind_the_header_is_read() {
+        let text = b"PROXY TCP4 192.0.2.1 192.0.2.2 12345 25\r\n".to_vec();
+        let binary =
+            [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(), &[192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0, 25]];
+        for header in [text, binary.concat()] {
+            for cut in 0..header.len() {
+                for (mut client, mut server) in connections().await {
+                    let (first, second) = header.split_at(cut);
+                    client.write_all(first).await.unwrap();
+                    let rest = async {
+                        tokio::task::yield_now().await;
+                        client.write_all(&[second, b"\r\nEHLO x\r\n"].concat()).await.unwrap();
+                        client.shutdown().await.unwrap();
+                    };
+                    let (source, ()) = tokio::join!(read_proxy_header(&mut server), rest);
+                    assert_eq!(source.unwrap(), Source::Client("192.0.2.1:12345".parse().unwrap()));
+                    let mut behind = String::new();
+                    server.read_to_string(&mut behind).await.unwrap();
+                    assert_eq!(behind, "\r\nEHLO x\r\n");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_header_is_an_error() {
+        let cases =
+            [("PROXY TCP4 ", io::ErrorKind::UnexpectedEof), ("EHLO client.example\r\n", io::ErrorKind::InvalidData)];
+        for (said, error) in cases {
+            for (mut client, mut server) in connections().await {
+                client.write_all(said.as_bytes()).await.unwrap();
+                client.shutdown().await.unwrap();
+                assert_eq!(read_proxy_header(&mut server).await.unwrap_err().kind(), error);
+            }
+        }
+    }
 }

@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 use super::places::network_of;
 
-/// How long visits are remembered.
+/// How long visits are remembered, and how long who is made to wait has to keep away until it is not any more.
 const REMEMBERED: Duration = Duration::from_mins(1);
 /// Sessions without a message, of one network in that time, that nobody minds: monitoring asks every second at most.
 const FRUITLESS_MAX: u64 = 100;
-/// The pause. Clients wait five minutes for the greeting (RFC 5321 §4.5.3.2.1).
+/// The pause, at least. Clients wait five minutes for the greeting (RFC 5321 §4.5.3.2.1).
 const PAUSE: Duration = Duration::from_secs(5);
 /// Networks that are remembered. Past that, new ones are not.
 const NETWORKS_MAX: usize = 10_000;
@@ -31,7 +31,7 @@ pub(super) struct Patience {
 #[derive(Debug)]
 struct Visits {
     since: Instant,
-    /// Sessions without a message, less the messages that there were.
+    /// Sessions without a message, less those with one. Not less the messages: few would make good for many sessions.
     fruitless: u64,
 }
 
@@ -43,8 +43,8 @@ impl Patience {
         (known.is_remembered(now) && known.fruitless > FRUITLESS_MAX).then_some(PAUSE)
     }
 
-    /// A session is over, in which so many messages were taken.
-    pub(super) fn ended(&self, address: IpAddr, messages: u64, now: Instant) {
+    /// A session is over, in which messages were taken or not.
+    pub(super) fn ended(&self, address: IpAddr, has_brought_mail: bool, now: Instant) {
         let (network, mut visits) = (network_of(address), self.lock());
         if visits.len() >= NETWORKS_MAX && !visits.contains_key(&network) {
             visits.retain(|_, known| known.is_remembered(now));
@@ -56,10 +56,13 @@ impl Patience {
         if !known.is_remembered(now) {
             *known = Visits { since: now, fruitless: 0 };
         }
-        if messages == 0 {
-            known.fruitless = known.fruitless.saturating_add(1);
+        if has_brought_mail {
+            known.fruitless = known.fruitless.saturating_sub(1);
         } else {
-            known.fruitless = known.fruitless.saturating_sub(messages);
+            known.fruitless = known.fruitless.saturating_add(1);
+            if known.fruitless > FRUITLESS_MAX {
+                known.since = now; // Otherwise the flood would be back each minute.
+            }
         }
         if known.fruitless == 0 {
             visits.remove(&network);
@@ -87,27 +90,28 @@ mod tests {
         let (patience, start) = (Patience::default(), Instant::now());
         let [one, other]: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
         for _ in 0..FRUITLESS_MAX {
-            patience.ended(one, 0, start);
+            patience.ended(one, false, start);
         }
         assert_eq!(patience.pause(one, start), None);
-        patience.ended(one, 0, start);
+        patience.ended(one, false, start);
         assert_eq!((patience.pause(one, start), patience.pause(other, start)), (Some(PAUSE), None));
-        patience.ended(one, 1, start);
+        patience.ended(one, true, start);
         assert_eq!(patience.pause(one, start), None, "mail makes good");
-        patience.ended(one, 0, start);
-        assert_eq!(patience.pause(one, start + REMEMBERED), None);
+        patience.ended(one, false, start + REMEMBERED / 2);
+        assert_eq!(patience.pause(one, start + REMEMBERED), Some(PAUSE), "it has gone on");
+        assert_eq!(patience.pause(one, start + REMEMBERED / 2 + REMEMBERED), None);
     }
 
     #[test]
     fn who_brings_mail_is_not_remembered_and_not_too_many_are() {
         let (patience, start) = (Patience::default(), Instant::now());
-        patience.ended("192.0.2.1".parse().unwrap(), 1, start);
+        patience.ended("192.0.2.1".parse().unwrap(), true, start);
         assert!(patience.lock().is_empty());
         for number in 0..u32::try_from(NETWORKS_MAX).unwrap() + 5 {
-            patience.ended(IpAddr::from(number.to_be_bytes()), 0, start);
+            patience.ended(IpAddr::from(number.to_be_bytes()), false, start);
         }
         assert_eq!(patience.lock().len(), NETWORKS_MAX);
-        patience.ended("192.0.2.1".parse().unwrap(), 0, start + REMEMBERED);
+        patience.ended("192.0.2.1".parse().unwrap(), false, start + REMEMBERED);
         assert_eq!(patience.lock().len(), 1, "there is room again");
     }
 }

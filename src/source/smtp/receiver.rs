@@ -8,19 +8,18 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
 use super::config::{SmtpConfig, TlsMode};
 use super::connection::{Connection, Shutdown};
 use super::holding::Room;
-use super::listener::{Accept, Listener, Remote, Stream, say_at_once};
+use super::listener::{Accept, Listener, Remote, Stream, peek, read_proxy_header, say_at_once};
 use super::logins::Logins;
 use super::metrics::SmtpMetrics;
 use super::patience::Patience;
 use super::places::Addresses;
-use super::proxy_header::{self, Source};
+use super::proxy_header::Source;
 use super::rate::MessageRate;
 use super::session::{Policy, Role};
 use super::users::Users;
@@ -163,7 +162,7 @@ async fn session(
     if client.is_in(&entrance.proxies) {
         let header = tokio::select! {
             () = shutdown.stop.cancelled() => return,
-            header = timeout(PROXY_HEADER_TIMEOUT, proxy_header::read(&mut stream)) => header,
+            header = timeout(PROXY_HEADER_TIMEOUT, read_proxy_header(&mut stream)) => header,
         };
         match header.map_err(io::Error::from).flatten() {
             Ok(source) => tell(source, &mut client),
@@ -186,33 +185,42 @@ async fn session(
     let address = client.address.filter(|_| is_stranger);
     if let Some(pause) = address.and_then(|address| receiver.patience.pause(address, Instant::now())) {
         receiver.metrics.sessions_paused.inc();
+        // Who began together does not go on together.
+        let pause = sleep(pause.mul_f64(1.0 + rand::random::<f64>()));
+        tokio::pin!(pause);
         tokio::select! {
             () = shutdown.stop.cancelled() => return,
-            () = has_not_waited(&stream, &entrance.policy) => {
-                return span.in_scope(|| debug!("client did not wait for the greeting, connection closed"));
+            is_there = has_not_waited(&stream, &entrance.policy) => {
+                span.in_scope(|| debug!("client did not wait for the greeting, connection closed"));
+                if is_there {
+                    // Closed at once, it would be here again at once.
+                    tokio::select! {
+                        () = shutdown.stop.cancelled() => {}
+                        () = pause => {}
+                    }
+                }
+                return;
             }
-            () = sleep(pause) => {}
+            () = &mut pause => {}
         }
     }
     receiver.metrics.sessions.inc();
     let session = Connection::new(stream, client, seat, &receiver, &entrance.policy, &shutdown);
-    let messages = session.run().instrument(span).await;
+    let has_brought_mail = session.run().instrument(span).await;
     receiver.metrics.sessions_ended.inc();
     if let Some(address) = address {
-        receiver.patience.ended(address, messages, Instant::now());
+        receiver.patience.ended(address, has_brought_mail, Instant::now());
     }
 }
 
-/// Returns when the client has hung up, or has spoken where it has to wait for the greeting (RFC 5321 §3.1).
-async fn has_not_waited(stream: &Stream, policy: &Policy) {
+/// Returns when the client has hung up, or has spoken where it has to wait for the greeting (RFC 5321 §3.1); says whether
+/// it is still there.
+async fn has_not_waited(stream: &Stream, policy: &Policy) -> bool {
     if policy.tls == TlsMode::Implicit {
         return std::future::pending().await; // Here the client speaks first.
     }
     // An error is an end, too; what it was does not matter.
-    drop(match stream {
-        Either::Left(tcp) => tcp.readable().await,
-        Either::Right(unix) => unix.readable().await,
-    });
+    peek(stream, &mut [0]).await.is_ok_and(|octets| octets > 0)
 }
 
 /// Makes `client` what a proxy says of it. Only the proxy itself may be on this machine.
