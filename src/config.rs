@@ -8,6 +8,7 @@
 mod check;
 mod document;
 mod environment;
+mod idle;
 mod log;
 mod places;
 mod schema;
@@ -152,6 +153,11 @@ impl Loaded {
     /// [`ConfigError::Invalid`], which tells everything that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
         Ok(Problems::none_or(check::check(&self.config, &self.places))?)
+    }
+
+    /// Settings that were made and do nothing, each with what to do. They refuse no start.
+    pub fn idle(&self) -> Vec<Problem> {
+        idle::idle(&self.config, &self.places)
     }
 }
 

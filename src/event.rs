@@ -284,14 +284,17 @@ impl MessageSummary {
     }
 }
 
-/// What SMTP said of a message, apart from what the message says of itself (RFC 5321 §2.3.1).
+/// What SMTP said of a message, apart from what the message says of itself (RFC 5321 §2.3.1). Of an account that wants no
+/// content it has the identifier alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The reverse-path; empty for a notification that must not be answered.
-    pub mail_from: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail_from: Option<String>,
     /// The recipient that this event was made for.
-    pub rcpt_to: String,
-    /// The identifier in the reply to the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rcpt_to: Option<String>,
+    /// The identifier in the reply to the sender, and in the log.
     pub queue_id: String,
 }
 

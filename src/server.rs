@@ -2,6 +2,7 @@
 //!
 //! Sources stop first, so that nothing new comes; then the streams say goodbye; the event log closes last.
 
+mod prepared;
 mod sources;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::prepared::Prepared;
 use self::sources::Sources;
 use crate::api::{self, Api};
 use crate::attachments::Attachments;
@@ -30,7 +32,7 @@ use crate::registry::{Credentials, PasswordError, Registry};
 use crate::source::dovecot_push;
 use crate::source::forward::Forwarder;
 use crate::source::imap::{self, WatcherHandle};
-use crate::source::intake::{AddressSecrets, Authenticator, Intake, ResolverError, Routing, RoutingError};
+use crate::source::intake::{AddressSecrets, Intake, ResolverError, Routing, RoutingError};
 use crate::source::mail_over_http;
 use crate::source::smtp::{
     self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
@@ -120,31 +122,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the event log and the ports.
+    /// Reads everything that the configuration names, then opens the event log and the ports.
     ///
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub async fn open(config: Config, data_dir: &Path) -> Result<Self, StartError> {
+        let metrics = Metrics::default();
+        let prepared = Prepared::read(&config, data_dir, &metrics).await?;
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
         let http = listen(config.http.listen, "HTTP", "http").await?;
-        let routing = routing(&config).await?;
         let mut listeners = Vec::new();
         for listener in config.smtp.listeners() {
+            if let Some(risk) = listener.risk() {
+                tracing::warn!(listen = %listener.listen, "{risk}");
+            }
             listeners.push(receive_on(&listener).await?);
         }
         let certificates = listeners.iter().filter_map(smtp::Listener::tls).collect();
         let smtp = Some(listeners);
-        let users = if config.smtp.listener.iter().any(|listener| listener.role == Role::Submission) {
-            Some((Users::load(&config.smtp.user, true).await?, Arc::clone(&key)))
-        } else {
-            None
-        };
-        let metrics = Metrics::default();
-        let authenticator = Authenticator::new(&config.smtp.message_authentication, &config.account, &metrics)?;
-        let mut intake = Intake::new(routing, event_log.clone(), config.smtp.append_timeout)
+        let users = prepared.users.map(|users| (users, Arc::clone(&key)));
+        let mut intake = Intake::new(prepared.routing, event_log.clone(), config.smtp.append_timeout)
             .with_received_max(config.smtp.received_max.get())
-            .with_authenticator(authenticator);
+            .with_authenticator(prepared.authenticator);
         if let Some(forward) = &config.smtp.forward {
             intake = intake.with_forwarding(forward, &config.smtp.announced_name());
         }
@@ -152,7 +152,7 @@ impl Server {
         let registry = Registry::new(&config.account).with_credentials(credentials);
         let watcher = WatcherHandle::default();
         imap::register_metrics(&metrics);
-        let dovecot_push = config.dovecot.secret().await?.map(|secret| {
+        let dovecot_push = prepared.dovecot.map(|secret| {
             let (watcher, event_log) = (watcher.clone(), event_log.clone());
             for account in config.account.iter().filter(|a| a.imap.as_ref().is_some_and(|imap| imap.dovecot_push)) {
                 watcher.at_login(&account.name, &dovecot_push::metadata_command(&secret.token(&account.name)));
@@ -172,7 +172,7 @@ impl Server {
             memory_bytes_max: config.mail_over_http.memory_bytes_max.get(),
             signature_age_max: config.mail_over_http.signature_age_max,
         };
-        let secrets = config.mail_over_http.secrets().await?;
+        let secrets = prepared.mail_over_http;
         let mail_over_http = mail_over_http::Receiver::new(gate.clone(), secrets, limits, intake.clone(), &metrics);
         let http = Some(http);
         Ok(Self {
@@ -436,6 +436,30 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    /// Whoever connects to a port that is open expects an answer.
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_before_a_port_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("attachments"), "no folder").unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let submission = "[[smtp.listener]]\nrole = 'submission'\nlisten = '127.0.0.1:0'\n";
+        let missing = [
+            "[dovecot]\nsecret_file = '/no/such'".to_owned(),
+            "[mail_over_http]\npostmark_secret_file = '/no/such'".to_owned(),
+            "[smtp]\ntls_certificate_file = '/no/such'".to_owned(),
+            format!("{submission}[[smtp.user]]\nname = 'a'\npassword_file = '/no/such'"),
+            "[[account]]\nname = 'a'\naddress_secret_file = '/no/such'".to_owned(),
+            String::new(),
+        ];
+        for text in missing {
+            let mut config: Config = toml::from_str(&text).unwrap();
+            config.http.listen = address;
+            let refused = Server::open(config, folder.path()).await.unwrap_err();
+            assert!(!matches!(refused, StartError::Listen { .. }), "{text}: {refused}");
+        }
+    }
 
     /// With a log that is gone nothing more is received or sent: only a new start helps, and whoever starts it must see
     /// the end.

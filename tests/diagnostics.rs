@@ -10,8 +10,10 @@
 
 mod support;
 
+use postrider::config::LogConfig;
 use serde_json::{Value, json};
 use support::dovecot::Dovecot;
+use support::mail_client::{MailClient, Target};
 use support::server::{Options, Server};
 use support::stream::{Stream, WebSocket};
 use support::{eventually, within};
@@ -93,4 +95,47 @@ async fn nothing_that_is_private_is_logged_at_any_level() {
     for word in [support::dovecot::PASSWORD, "AGFsaWNlAHNlY3JldA"] {
         assert_eq!(line_with(word), None);
     }
+}
+
+/// Who was told a queue ID finds the event and the operator's log line by it, and both say nothing private.
+#[tokio::test]
+async fn a_queue_id_is_in_the_event_and_in_one_line_of_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let errors = folder.path().join("errors");
+    let config = "[[smtp.listener]]\nrole = \"lmtp\"\nlisten = \"0.0.0.0:0\"\n\
+                  [[account]]\nname = \"quiet\"\naddresses = [\"quiet@example.org\"]\ncontent = \"none\"\n\
+                  [[account]]\nname = \"open\"\naddresses = [\"open@example.org\"]\n";
+    let server = Server::with(Options {
+        config: config.to_owned(),
+        errors: Some(errors.clone()),
+        // The filter is the default, which the other tests do without.
+        environment: [("FORMAT", "json"), ("FILTER", &LogConfig::default().filter)]
+            .map(|(key, value)| (format!("POSTRIDER_LOG__{key}"), value.to_owned()))
+            .to_vec(),
+        ..Options::default()
+    })
+    .await;
+    let mut client = MailClient::connect(&Target::smtp(&server.smtp)).await.unwrap();
+    assert_eq!(client.reply().await.unwrap().code, 220);
+    let envelope =
+        ["EHLO me", "MAIL FROM:<ada@example.net>", "RCPT TO:<quiet@example.org>", "RCPT TO:<open@example.org>"];
+    for command in envelope.iter().chain(&["DATA"]) {
+        assert!(client.ask(command).await.unwrap().code < 400, "{command}");
+    }
+    let reply = client.ask("Subject: s\r\n\r\ntext\r\n.").await.unwrap();
+    let queue_id = reply.queue_id().unwrap_or_else(|| panic!("{reply:?}")).to_owned();
+
+    let events = server.whole_log().await;
+    let mut told: Vec<_> = events.iter().map(|event| (event["account"].as_str(), event["envelope"].clone())).collect();
+    told.sort_by_key(|(account, _)| *account);
+    let open = json!({ "mail_from": "ada@example.net", "rcpt_to": "open@example.org", "queue_id": queue_id });
+    assert_eq!(told, [(Some("open"), open), (Some("quiet"), json!({ "queue_id": queue_id }))]);
+
+    let log = std::fs::read_to_string(&errors).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let named: Vec<_> = lines.iter().filter(|line| line.to_string().contains(&queue_id)).collect();
+    assert!(named.len() == 1 && named[0]["level"] == "INFO" && named[0]["fields"]["recipients"] == 2, "{log}");
+    assert!(!log.contains("@example"), "no address is logged: {log}");
+    let risk = lines.iter().find(|line| line.to_string().contains("LMTP has no login")).expect("a warning");
+    assert_eq!(risk["level"], "WARN");
 }

@@ -18,10 +18,10 @@ use std::path::Path;
 use lettre::AsyncTransport;
 use lettre::address::Envelope;
 use serde_json::{Value, json};
+use support::check::Checked;
 use support::server::{Options, Server};
 use support::smart_host::{Act, SmartHost};
 use support::{eventually, within};
-use tokio::process::Command;
 
 const RETRY: &str = "retry_first = \"50ms\"\nretry_max = \"200ms\"\n";
 
@@ -327,9 +327,9 @@ async fn tls_with_a_company_s_authority_and_a_password() {
     let trusting = more(&format!("ca_file = \"{}\"", ca.display()));
     let address = format!("localhost:{}", host.address.port());
 
-    let (code, told) = check(&config(&address, &more(""))).await;
+    let (code, told) = Checked::new().check(&config(&address, &more(""))).await;
     assert!(code == Some(69) && told.contains("smart host") && told.contains("certificate"), "{told}");
-    let (code, told) = check(&config(&address, &trusting)).await;
+    let (code, told) = Checked::new().check(&config(&address, &trusting)).await;
     assert!(code == Some(69) && told.contains("logging in: 535"), "{told}");
 
     let server = start(config(&address, &trusting), None).await;
@@ -337,23 +337,9 @@ async fn tls_with_a_company_s_authority_and_a_password() {
     eventually("a login", || async { (host.credentials().len() >= 2).then_some(()) }).await;
     std::fs::write(&password, "right\n").unwrap();
     host.takes(1).await;
-    let (code, told) = check(&config(&address, &trusting)).await;
+    let (code, told) = Checked::new().check(&config(&address, &trusting)).await;
     assert!(code == Some(0) && told.contains("answers with TLS, logged in as ada"), "{told}");
     assert!(!told.contains("right"), "{told}");
-}
-
-/// What `postrider check` says of a configuration.
-async fn check(config: &str) -> (Option<i32>, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("postrider.toml");
-    let ports = "[http]\nlisten = \"127.0.0.1:0\"\n[smtp]\nlisten = \"127.0.0.1:0\"\n";
-    std::fs::write(&file, format!("{ports}{config}")).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_postrider"))
-        .args(["--config", file.to_str().unwrap(), "--data-dir", folder.path().join("data").to_str().unwrap(), "check"])
-        .output();
-    let output = within("postrider check", output).await.unwrap();
-    let told = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&told).into_owned())
 }
 
 #[tokio::test]
@@ -377,7 +363,7 @@ async fn starttls_is_done_or_nothing_is_sent() {
     let server = start(config(&address, &more), None).await;
     assert_eq!(send(&server, Some("ada@x.example"), &["alice@example.org"], &message("safe")).await, 250);
     assert_eq!(event(&next, "MessageNew").await["message"]["subject"], "safe");
-    let (_, told) = check(&config(&address, &more)).await;
+    let (_, told) = Checked::new().check(&config(&address, &more)).await;
     assert!(told.contains("answers with TLS"), "{told}");
 
     let without = SmartHost::start().await;

@@ -13,6 +13,7 @@ use postrider::registry::{Account, AccountState, JmapEndpoint};
 use postrider::source::jmap::JmapConfig;
 use secrecy::SecretString;
 use serde_json::json;
+use support::check::Checked;
 use support::cyrus::Cyrus;
 use support::eventually;
 use support::jmap_front::{JmapFront, call};
@@ -125,6 +126,40 @@ async fn without_an_event_stream_the_server_is_asked_again_and_again() {
     cyrus.deliver("polled", &self::message("last")).await;
     assert_eq!(watching.subject().await, "last");
     watching.stop().await;
+}
+
+#[tokio::test]
+async fn check_says_how_an_account_is_watched() {
+    let (cyrus, checked) = (shared::<Cyrus>(), Checked::new());
+    cyrus.deliver("checked", &message("one")).await;
+    let front = JmapFront::start(cyrus.http_port).await;
+    let password = checked.file("password", PASSWORD);
+    let account = |url: &str, password: &str| {
+        format!(
+            "[[account]]\nname = \"alice\"\n[account.jmap]\nurl = \"{url}\"\nusername = \"checked\"\n\
+             password_file = \"{password}\"\n"
+        )
+    };
+    let (code, told) = checked.check(&account(&front.url(), &password)).await;
+    assert!(code == Some(0) && told.contains("account alice  logged in (JMAP), "), "{told}");
+    assert!(told.contains("new mail is known at once (event stream)"), "{told}");
+    let polled = format!("http://127.0.0.1:{}/.well-known/jmap", cyrus.http_port);
+    let (code, told) = checked.check(&account(&polled, &password)).await;
+    assert!(code == Some(0) && told.contains("no event stream, new mail is asked for every 60 s"), "{told}");
+
+    // Cyrus is set up to take any password.
+    let refusing = JmapFront::start(cyrus.http_port).await;
+    refusing.shared.refusal.store(401, Ordering::SeqCst);
+    let missing = account(&polled, &password) + "mailboxes = [\"inbox\", \"No such\"]\n";
+    for (config, words) in [
+        (account(&refusing.url(), &password), "WRONG: the server refused the user name and password"),
+        (account(&polled, "/no/such/file"), "WRONG: cannot read the password file /no/such/file"),
+        (account("http://127.0.0.1:1/", &password), "check `url` and that the server is running"),
+        (missing, "there is no mailbox [\"No such\"]; there are [\"INBOX\""),
+    ] {
+        let (code, told) = checked.check(&config).await;
+        assert!(code == Some(69) && told.contains(words) && !told.contains(PASSWORD), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -1,21 +1,18 @@
 //! `postrider check`: tries every configured part and says what it found.
 
 mod mailboxes;
+mod places;
+mod receiver;
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use postrider::config::Config;
-use postrider::event::AccountName;
 use postrider::event_log::{EventLog, OpenError};
 use postrider::registry::{Account, Credentials, ImapEndpoint};
-use postrider::source::forward;
 use postrider::source::imap::{self, ImapConfig};
-use postrider::source::smtp::SocketAddress;
-use tokio::net::TcpListener;
+use postrider::source::jmap;
 
 use self::mailboxes::Found;
 use super::{CliError, Global, logging, print};
@@ -32,36 +29,52 @@ pub struct CheckArgs {}
 pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
     logging::start_quiet(global.verbose);
     let loaded = global.load()?;
-    let data_dir = loaded.config.data_dir()?;
+    let config = &loaded.config;
+    let data_dir = config.data_dir()?;
     let file = loaded.file.as_ref().map_or("none, all defaults".to_owned(), |file| file.display().to_string());
-    say("configuration", &format!("fine ({file})"))?;
-    let mut failed = 0;
-    failed += usize::from(!report("data folder", data_folder(&data_dir, &loaded.config))?);
+    let mut findings = Findings::default();
+    findings.tell("configuration", Ok(format!("fine ({file})")))?;
+    loaded.idle().iter().try_for_each(|idle| findings.note(&idle.to_string()))?;
+    findings.tell("data folder", data_folder(&data_dir, config))?;
     super::runtime()?.block_on(async {
-        failed += usize::from(!report("HTTP", port(loaded.config.http.listen).await)?);
-        for listener in loaded.config.smtp.listeners() {
-            let found = match &listener.listen {
-                SocketAddress::Tcp(address) => port(*address).await,
-                SocketAddress::Unix(path) => unix_socket(path),
-            };
-            failed += usize::from(!report(listener.role.name(), found)?);
-            if let Some(files) = &listener.tls_files {
-                failed += usize::from(!report("", files.explain(&loaded.config.smtp.announced_name()))?);
+        findings.tell("HTTP", places::port(config.http.listen).await)?;
+        receiver::check(config, &data_dir, &mut findings).await?;
+        let credentials = Credentials::new(&data_dir, &config.credentials);
+        for account in &config.account {
+            if let Some(endpoint) = &account.imap {
+                imap_account(account, endpoint, &config.imap, credentials.clone(), &mut findings).await?;
             }
-        }
-        if let Some(config) = &loaded.config.smtp.forward {
-            let found = forward::probe(config, &loaded.config.smtp.announced_name()).await.map_err(told);
-            failed += usize::from(!report("smart host", found)?);
-        }
-        let credentials = Credentials::new(&data_dir, &loaded.config.credentials);
-        for Account { name, imap, .. } in &loaded.config.account {
-            if let Some(endpoint) = imap {
-                failed += usize::from(!account(name, endpoint, &loaded.config.imap, credentials.clone()).await?);
-            }
+            jmap_account(account, config, &mut findings).await?;
         }
         Ok::<_, CliError>(())
     })?;
-    if failed > 0 { Err(CliError::Check(failed)) } else { Ok(ExitCode::SUCCESS) }
+    if findings.wrong > 0 { Err(CliError::Check(findings.wrong)) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Tells each finding as it comes, and counts.
+#[derive(Debug, Default)]
+struct Findings {
+    /// Parts that do not work.
+    wrong: usize,
+}
+
+impl Findings {
+    /// Says how one part is.
+    fn tell(&mut self, part: &str, found: Result<String, String>) -> Result<(), CliError> {
+        self.wrong += usize::from(found.is_err());
+        say(part, &found.unwrap_or_else(|wrong| format!("WRONG: {wrong}")))
+    }
+
+    /// Says more of the part that was told last.
+    fn detail(&mut self, found: Result<String, String>) -> Result<(), CliError> {
+        self.tell("", found)
+    }
+
+    /// Says what works and might not be meant.
+    #[expect(clippy::unused_self, reason = "all that is told goes through here")]
+    fn note(&self, text: &str) -> Result<(), CliError> {
+        heading("note", text)
+    }
 }
 
 /// Whether the event log can be opened: another process that has it is fine, it may be the server itself.
@@ -73,44 +86,42 @@ fn data_folder(folder: &Path, config: &Config) -> Result<String, String> {
     }
 }
 
-async fn port(address: SocketAddr) -> Result<String, String> {
-    match TcpListener::bind(address).await {
-        Ok(_) => Ok(format!("{address} is free")),
-        Err(err) if err.kind() == ErrorKind::AddrInUse => {
-            Ok(format!("{address} is in use: fine if postrider is running, else choose another"))
-        }
-        Err(err) => Err(format!("cannot listen on {address}: {err}")),
-    }
-}
-
-fn unix_socket(path: &Path) -> Result<String, String> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    // Whether postrider may write there is known for sure only when it tries.
-    match std::fs::metadata(folder) {
-        Ok(found) if found.is_dir() && !found.permissions().readonly() => Ok(format!("{} can be made", path.display())),
-        Ok(_) => Err(format!("{} is no folder in which {} could be made", folder.display(), path.display())),
-        Err(err) => Err(format!("there is no folder {} for the socket: {err}", folder.display())),
-    }
-}
-
-/// Tries an account's mailboxes, and explains what it found; false if they cannot be watched.
-async fn account(
-    name: &AccountName,
+/// Tries an account's mailboxes, and explains what it found.
+async fn imap_account(
+    account: &Account,
     endpoint: &ImapEndpoint,
     config: &ImapConfig,
     credentials: Credentials,
-) -> Result<bool, CliError> {
-    let part = format!("account {name}");
-    let found = match imap::probe_account(name, endpoint, config, Some(credentials)).await {
+    findings: &mut Findings,
+) -> Result<(), CliError> {
+    let part = format!("account {}", account.name);
+    let found = match imap::probe_account(&account.name, endpoint, config, Some(credentials)).await {
         Ok(found) => found,
-        Err(err) => return report(&part, Err(told(err))),
+        Err(err) => return findings.tell(&part, Err(told(err))),
     };
     let found = Found { endpoint, config, report: &found, inotify_instances: mailboxes::inotify_instances() };
-    let works = report(&part, found.summary())?;
-    for (heading, text) in found.details() {
-        say("", &format!("{heading:<9}{text}"))?;
-    }
-    Ok(works)
+    findings.tell(&part, found.summary())?;
+    found.details().into_iter().try_for_each(|(name, text)| heading(name, &text))
+}
+
+/// The same for one that a JMAP server has.
+async fn jmap_account(account: &Account, config: &Config, findings: &mut Findings) -> Result<(), CliError> {
+    let found = match jmap::probe(account, &config.jmap).await {
+        Ok(None) => return Ok(()),
+        Ok(Some(found)) if found.missing.is_empty() => {
+            let push = if found.has_event_stream {
+                "new mail is known at once (event stream)".to_owned()
+            } else {
+                format!("no event stream, new mail is asked for every {} s", config.jmap.poll_interval.as_secs())
+            };
+            Ok(format!("logged in (JMAP), {} mailboxes, {push}", found.mailboxes.len()))
+        }
+        Ok(Some(found)) => {
+            Err(format!("logged in, but there is no mailbox {:?}; there are {:?}", found.missing, found.mailboxes))
+        }
+        Err(err) => Err(err.reason()),
+    };
+    findings.tell(&format!("account {}", account.name), found)
 }
 
 /// An error with its causes on one line.
@@ -118,12 +129,8 @@ fn told(err: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::from(err))
 }
 
-/// Says how one part is; false if it does not work.
-fn report(part: &str, found: Result<String, String>) -> Result<bool, CliError> {
-    let works = found.is_ok();
-    let text = found.unwrap_or_else(|wrong| format!("WRONG: {wrong}"));
-    say(part, &text)?;
-    Ok(works)
+fn heading(name: &str, text: &str) -> Result<(), CliError> {
+    say("", &format!("{name:<9}{text}"))
 }
 
 fn say(part: &str, text: &str) -> Result<(), CliError> {

@@ -33,6 +33,18 @@ fn said(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
     }
 }
 
+/// The settings that do nothing, each as its key and its place.
+fn idle(text: &str) -> Vec<String> {
+    let shown = |problem: Problem| {
+        let line = problem.to_string();
+        let at = line.rfind("/p.toml").unwrap();
+        let (place, message) = line[at + 1..].split_once(": ").unwrap();
+        assert!(message.contains("remove"), "{message}");
+        format!("{place} {}", message.split('`').nth(1).unwrap())
+    };
+    load(text, &[]).unwrap().idle().into_iter().map(shown).collect()
+}
+
 const IMAP: &str = "[account.imap]\nhost = 'h'\nusername = 'u'\n";
 
 #[test]
@@ -282,4 +294,49 @@ fn a_file_of_many_accounts_is_read_in_time() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!(config.account.len(), 2000);
     assert!(places.of("account[1999].imap.host").unwrap().to_string().ends_with(":11998:1"));
+}
+
+#[test]
+fn what_does_nothing_is_named_and_refuses_no_start() {
+    let all = include_str!("../../config/postrider.toml");
+    assert!(Source::default().load().unwrap().idle().is_empty() && idle(all).is_empty(), "defaults are nobody's wish");
+    let off = "[smtp]\nenabled = false\nlisten = '127.0.0.1:25'\nsessions_max = 7\nauth_lockout = '1m'\n\
+               [[smtp.user]]\nname = 'u'\npassword_env = 'P'\n[smtp.forward]\nhost = 'h'\nallow_plaintext = true\n\
+               [mail_over_http]\nuser = 'u'\nsignature_age_max = '1m'\n[dovecot]\nuser = 'u'\n[jmap]\nping = '9s'\n\
+               [attachments]\nkeep = '1d'\n";
+    let expected = [
+        "3:1 listen",
+        "4:1 sessions_max",
+        "5:1 auth_lockout",
+        "6:8 user",
+        "9:7 forward",
+        "11:1 allow_plaintext",
+        "13:1 user",
+        "14:1 signature_age_max",
+        "16:1 user",
+        "17:2 jmap",
+        "19:2 attachments",
+    ];
+    assert_eq!(idle(off), expected.map(|line| format!("p.toml:{line}")));
+}
+
+#[test]
+fn what_does_nothing_on_a_listener_or_for_an_account_is_named() {
+    let listeners = "[[smtp.listener]]\nrole = 'submission'\nlisten = '127.0.0.1:587'\nmode = '0666'\nverify = true\n\
+                     [smtp.message_authentication]\nverify = true\nresolver = ['192.0.2.53']\n\
+                     trusted_authserv_ids = ['mx']\n";
+    assert_eq!(idle(listeners), ["p.toml:4:1 mode", "p.toml:5:1 verify", "p.toml:9:1 trusted_authserv_ids"]);
+    let local = "[smtp.message_authentication]\nresolver = ['192.0.2.53']\ntrusted_authserv_ids = ['mx']\n";
+    assert_eq!(idle(local), ["p.toml:2:1 resolver"], "nobody from elsewhere can reach it");
+    assert!(idle(&format!("[smtp]\nlisten = '0.0.0.0:25'\n{local}")).is_empty());
+
+    let account = "[[account]]\nname = 'a'\nattachments = true\nrequire = 'dmarc-pass'\ndmarc_fail = 'mark'\n";
+    assert_eq!(idle(account), ["p.toml:3:1 attachments", "p.toml:4:1 require", "p.toml:5:1 dmarc_fail"]);
+    let reached = format!("{account}addresses = ['a@example.org']\n");
+    assert_eq!(idle(&reached), ["p.toml:5:1 dmarc_fail"], "nobody verifies");
+    assert!(idle(&format!("{reached}[smtp]\nlisten = '0.0.0.0:25'\n")).is_empty());
+    let silent = format!("{reached}content = 'none'\n[smtp]\nlisten = '0.0.0.0:25'\n");
+    assert_eq!(idle(&silent), ["p.toml:3:1 attachments"]);
+    let watched = format!("[[account]]\nname = 'a'\n{IMAP}allow_plaintext = true\n");
+    assert_eq!(idle(&watched), ["p.toml:6:1 allow_plaintext"]);
 }

@@ -27,7 +27,8 @@ use crate::source::forward::{ForwardConfig, Forwarding};
 
 use self::forward::Forward;
 pub use authentication::{
-    Authenticator, MessageAuthenticationConfig, MessageAuthenticationConfigError, NameServer, ResolverError,
+    Authenticator, MessageAuthenticationConfig, MessageAuthenticationConfigError, NameServer, NameServerError,
+    ProbeError, ResolverError, probe_name_servers,
 };
 pub(crate) use authentication::{Examine, Refusal};
 use authentication::{Verdict, refused_for_all};

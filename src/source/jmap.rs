@@ -18,10 +18,12 @@ mod error;
 mod event_stream;
 mod mirror;
 mod object;
+mod probe;
 mod request;
 mod summary;
 mod watcher;
 
 pub use config::{JmapConfig, JmapConfigError};
 pub use error::JmapError;
+pub use probe::{ProbeReport, probe};
 pub use watcher::watch;

@@ -11,6 +11,7 @@
 
 pub mod abuse;
 pub mod browser;
+pub mod check;
 pub mod courier;
 pub mod cyrus;
 pub mod dovecot;

@@ -10,6 +10,7 @@ mod evidence;
 #[cfg(feature = "mail-auth")]
 mod lookups;
 mod metrics;
+mod probe;
 mod verdict;
 #[cfg(feature = "mail-auth")]
 mod verifier;
@@ -36,8 +37,9 @@ use verdict::SenderPolicy;
 use verifier::{Sender, Verifier};
 
 pub use config::{MessageAuthenticationConfig, MessageAuthenticationConfigError, NameServer};
+pub use probe::{ProbeError, probe_name_servers};
 pub(crate) use verdict::{Refusal, Verdict, refused_for_all};
-pub use verifier::ResolverError;
+pub use verifier::{NameServerError, ResolverError};
 
 /// How it is found out who sent the mail that comes by one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use jiff::{Timestamp, Unit};
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{info, warn};
 use uuid::fmt::Simple;
 
 use super::client::Client;
@@ -47,13 +47,15 @@ pub(crate) struct Mail {
 
 impl Mail {
     /// What an event of a recipient says of the envelope. Who wrote is content too, whether the message says so or the
-    /// envelope.
-    pub(super) fn envelope_for(&self, recipient: &Recipient) -> Option<Envelope> {
-        (recipient.destination.content > Content::None).then(|| Envelope {
-            mail_from: self.from.as_ref().map(Path::as_str).unwrap_or_default().to_owned(),
-            rcpt_to: recipient.path.as_str().to_owned(),
+    /// envelope; what the message is called in the log is not.
+    pub(super) fn envelope_for(&self, recipient: &Recipient) -> Envelope {
+        let is_wanted = recipient.destination.content > Content::None;
+        let mail_from = || self.from.as_ref().map(Path::as_str).unwrap_or_default().to_owned();
+        Envelope {
+            mail_from: is_wanted.then(mail_from),
+            rcpt_to: is_wanted.then(|| recipient.path.as_str().to_owned()),
             queue_id: self.queue_id.to_string(),
-        })
+        }
     }
 }
 
@@ -236,7 +238,8 @@ async fn append(intake: &Intake, letter: Arc<Letter>) -> Result<(), NotCommitted
                 kept.settle(&appended).await;
             }
             let repeated = appended.iter().filter(|appended| appended.repeated).count();
-            debug!(%queue_id, size, recipients, repeated, "message committed");
+            // At the default level: who was told a queue ID asks the operator for it.
+            info!(%queue_id, size, recipients, repeated, "message committed");
             Ok(())
         }
         Ok(Err(err)) => {
@@ -292,7 +295,7 @@ fn append_of(mail: &Mail, found: &Found, received: Timestamp) -> Append {
             message.authentication.get_or_insert_default().suspicious = true;
             message.priority = Priority::Low;
         }
-        draft.envelope = mail.envelope_for(recipient);
+        draft.envelope = Some(mail.envelope_for(recipient));
         let key = digest.as_ref().map(|digest| {
             DedupKey::of(&[b"smtp", to.account.as_str().as_bytes(), to.mailbox.as_bytes(), digest.as_ref()])
         });
@@ -405,8 +408,14 @@ mod tests {
         log.append(append).await.unwrap();
         let events = log.read_newest(&Selection::unrestricted([TopicMatcher::all()]), 2).await.unwrap();
         let drafts = events.iter().map(|event| serde_json::from_slice::<Event>(&event.json).unwrap().draft);
-        let kept: Vec<_> = drafts.map(|draft| (draft.message.is_some(), draft.envelope.is_some())).collect();
-        assert_eq!(kept, [(false, false), (true, true)]);
+        let kept: Vec<_> = drafts
+            .map(|draft| {
+                let envelope = draft.envelope.unwrap();
+                assert_eq!(envelope.queue_id, mail.queue_id.to_string(), "it names nobody");
+                (draft.message.is_some(), envelope.mail_from.is_some(), envelope.rcpt_to.is_some())
+            })
+            .collect();
+        assert_eq!(kept, [(false, false, false), (true, true, true)]);
         let message =
             events.iter().find_map(|event| serde_json::from_slice::<Event>(&event.json).unwrap().draft.message);
         let (authentication, priority) = message.map(|message| (message.authentication, message.priority)).unwrap();

@@ -120,7 +120,7 @@ fn key(address: &str, digest: &[u8]) -> DedupKey {
 fn failed(mail: &Mail, recipient: &Recipient, to: Option<&String>) -> Draft {
     let at = &recipient.destination;
     let mut draft = Draft::in_mailbox(EventKind::ForwardFailed, mail.origin, &at.account, &at.mailbox);
-    draft.envelope = mail.envelope_for(recipient);
+    draft.envelope = Some(mail.envelope_for(recipient));
     draft.data = to.map(|to| json!({ "to": to }));
     draft
 }

@@ -309,9 +309,19 @@ impl Mirror {
         }
     }
 
+    /// The paths of all mailboxes.
+    pub(super) fn paths(&self) -> Vec<String> {
+        self.mailboxes.keys().filter_map(|id| self.path(id)).collect()
+    }
+
+    /// Wanted mailboxes that there are not.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let paths = self.paths();
+        self.wanted.iter().filter(|name| !paths.iter().any(|path| is_named(path, name))).cloned().collect()
+    }
+
     fn is_wanted(&self, path: &str) -> bool {
-        let inbox = |name: &str| name.eq_ignore_ascii_case("INBOX") && path == "INBOX";
-        self.wanted.is_empty() || self.wanted.iter().any(|name| name == path || inbox(name))
+        self.wanted.is_empty() || self.wanted.iter().any(|name| is_named(path, name))
     }
 
     fn wanted_path(&self, id: &str) -> Option<String> {
@@ -335,6 +345,11 @@ impl Mirror {
         names.reverse();
         Some(names.join("/"))
     }
+}
+
+/// Whether a mailbox is meant by a name of the configuration; the inbox has one without case, as it has in IMAP.
+fn is_named(path: &str, name: &str) -> bool {
+    name == path || (path == "INBOX" && name.eq_ignore_ascii_case("INBOX"))
 }
 
 impl Place {

@@ -87,6 +87,18 @@ pub struct Secrets {
     pub(super) postmark: Option<SharedSecret>,
 }
 
+impl Secrets {
+    /// Whose they are: these may post.
+    pub fn providers(&self) -> Vec<&'static str> {
+        let providers = [
+            ("Mailgun", self.mailgun.is_some()),
+            ("SendGrid", self.sendgrid_key.is_some() || self.sendgrid.is_some()),
+            ("Postmark", self.postmark.is_some()),
+        ];
+        providers.into_iter().filter_map(|(name, may_post)| may_post.then_some(name)).collect()
+    }
+}
+
 impl MailOverHttpConfig {
     /// Checks what a type cannot say.
     ///

@@ -441,11 +441,7 @@ impl SmtpConfig {
         if settings.tls != TlsMode::None && settings.tls_files.is_none() {
             return Err(SmtpConfigError::NoCertificate(settings.listen));
         }
-        let is_near = match &settings.listen {
-            SocketAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            SocketAddress::Unix(_) => true,
-        };
-        if settings.role == Role::Submission && settings.tls == TlsMode::None && !is_near {
+        if settings.role == Role::Submission && settings.tls == TlsMode::None && !settings.is_local() {
             return Err(SmtpConfigError::SubmissionInClear(settings.listen));
         }
         let has_key = self.tls_key_file.is_some() || listener.tls_key_file.is_some();

@@ -73,6 +73,39 @@ impl ListenerSettings {
             limits: Limits::of(listener, all),
         }
     }
+
+    /// Whether only this machine reaches it.
+    pub fn is_local(&self) -> bool {
+        match &self.listen {
+            SocketAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            SocketAddress::Unix(_) => true,
+        }
+    }
+
+    /// Whether any message is verified that comes here: unless the configuration says so, those of other machines are,
+    /// which come here by a proxy, too.
+    pub fn may_verify(&self) -> bool {
+        let brings_others = !self.proxy_protocol_from.is_empty() || !self.xclient_from.is_empty();
+        match self.role {
+            // Whoever submits mail has logged in, and is known.
+            Role::Submission => false,
+            Role::Smtp => self.verify.unwrap_or(!self.is_local() || brings_others),
+            Role::Lmtp => self.verify == Some(true),
+        }
+    }
+
+    /// Whether of any message that comes here it is believed what a trusted mail server has written into its header.
+    pub fn may_believe(&self) -> bool {
+        self.role != Role::Submission && self.verify != Some(true)
+    }
+
+    /// What the operator should know of it, and what to do.
+    pub fn risk(&self) -> Option<&'static str> {
+        (self.role == Role::Lmtp && !self.is_local()).then_some(
+            "LMTP has no login: whoever reaches this port from elsewhere can hand over mail, also in the name of a server \
+             in `trusted_authserv_ids`; listen on a Unix socket or 127.0.0.1, or let a firewall admit your mail server alone",
+        )
+    }
 }
 
 impl Limits {

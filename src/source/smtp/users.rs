@@ -63,7 +63,11 @@ pub enum UserError {
 }
 
 impl UserConfig {
-    async fn password(&self) -> Result<SecretString, UserError> {
+    /// The password, fetched now.
+    ///
+    /// # Errors
+    /// [`UserError::Password`].
+    pub async fn password(&self) -> Result<SecretString, UserError> {
         let source = PasswordSource {
             typed: None,
             file: self.password_file.as_deref(),

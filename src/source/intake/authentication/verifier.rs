@@ -17,8 +17,8 @@ use mail_auth::hickory_resolver::config::{
 use mail_auth::hickory_resolver::system_conf::read_system_conf;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
-    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, MessageAuthenticator,
-    Parameters, SpfOutput, SpfResult,
+    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, DnsError, Error,
+    MessageAuthenticator, Parameters, SpfOutput, SpfResult,
 };
 
 use super::config::{MessageAuthenticationConfig, NameServer};
@@ -48,6 +48,8 @@ const TIME_PARTS: u32 = 8;
 /// After so many parts SPF, signatures and seals ask nothing new. Their last question is answered two later, and two are
 /// DMARC's, however slow the servers are that a sender has chosen.
 const ASKING_PARTS: u32 = 4;
+/// The name above all others.
+const ROOT: &str = ".";
 
 /// Who hands the message over, and in whose name.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +81,14 @@ pub(super) struct Verifier {
 #[error("cannot find the system's name servers; name some in `smtp.message_authentication.resolver`")]
 pub struct ResolverError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
+/// Why name servers are of no use.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "does not look up names for us: {0}; until it does, nothing is known of senders. Name servers are given in \
+     `smtp.message_authentication.resolver`, else in /etc/resolv.conf"
+)]
+pub struct NameServerError(String);
+
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Verifier").field("timeout", &self.timeout).finish_non_exhaustive()
@@ -105,6 +115,17 @@ impl Verifier {
         options.use_hosts_file = ResolveHosts::Never;
         let authenticator = MessageAuthenticator::new(servers, options).map_err(|err| ResolverError(err.into()))?;
         Ok(Self { authenticator, records: Records::default(), timeout: config.timeout })
+    }
+
+    /// Whether the name servers answer, and how soon. What they are asked for is what every one of them knows.
+    pub(super) async fn probe(&self) -> Result<Duration, NameServerError> {
+        let started = Instant::now();
+        match self.authenticator.resolver().txt_lookup(ROOT).await.map_err(Error::from) {
+            // The root has no such record, and that is an answer.
+            Ok(_) | Err(Error::Dns(DnsError::RecordNotFound(_))) => Ok(started.elapsed()),
+            Err(Error::Dns(DnsError::Resolver(why))) => Err(NameServerError(why)),
+            Err(err) => Err(NameServerError(err.to_string())),
+        }
     }
 
     /// What is known of `sender` and of the message of which `evidence` was gathered, in time.

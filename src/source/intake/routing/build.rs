@@ -58,7 +58,7 @@ pub enum RoutingError {
         address: String,
     },
     /// A secret is missing.
-    #[error(transparent)]
+    #[error("a secret of addresses cannot be had; see `address_secret_file` and `secret_file`")]
     SecretFile(#[from] PasswordError),
     /// A secret cannot be used.
     #[error("the secret in {file} {why}")]

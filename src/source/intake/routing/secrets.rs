@@ -40,6 +40,11 @@ impl AddressSecrets {
         Ok(secrets)
     }
 
+    /// Whether no address has one.
+    pub fn is_empty(&self) -> bool {
+        self.by_file.is_empty()
+    }
+
     pub(super) fn insert(&mut self, file: &Path, text: &SecretString) -> Result<(), RoutingError> {
         let secret = AddressSecret::parse(text).map_err(|why| RoutingError::Secret { file: file.to_owned(), why })?;
         self.by_file.insert(file.to_owned(), secret);
