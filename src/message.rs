@@ -18,6 +18,7 @@ mod encoded_word;
 mod flowed;
 mod header;
 mod html;
+mod line_ends;
 mod message_id;
 mod mime_tree;
 mod parameters;
@@ -34,6 +35,7 @@ use std::borrow::Cow;
 use crate::event::{Address, Content, Defect, MessageSummary};
 
 pub(crate) use attachment_bodies::attachment_bodies;
+pub use line_ends::lines;
 pub(crate) use parameters::filename;
 pub use readable::{TextPart, preview, preview_of_text, text};
 pub(crate) use trace::{Trace, trace};

@@ -23,7 +23,7 @@ use super::{CliError, Global, imap_url, logging};
     postrider run --imap imaps://you@imap.example.org/Lists \\\n      \
       --imap-password-command 'pass show mail'\n  \
     postrider run --http 0.0.0.0:8025 --smtp off --config ./postrider.toml\n\n\
-    Without any account, mail to any local part at localhost is taken by SMTP from this machine: the account is the \
+    Without any account, mail to any local part at localhost is taken from this machine: the account is the \
     local part, the mailbox is INBOX. Ctrl-C or SIGTERM stops, SIGHUP reads the configuration again.")]
 pub struct RunArgs {
     /// Where HTTP is served [default: 127.0.0.1:8025]
@@ -169,14 +169,33 @@ fn sources(config: &Config) -> String {
     let mut text = String::new();
     for account in &config.account {
         let name = &account.name;
-        let way = match &account.imap {
-            Some(imap) => format!("{} at {} ({})", imap.mailboxes.join(", "), imap.host, imap.security),
-            None => "mail by SMTP".to_owned(),
+        let way = match (&account.imap, &account.jmap) {
+            (Some(imap), _) => format!("{} at {} ({})", imap.mailboxes.join(", "), imap.host, imap.security),
+            (None, Some(jmap)) => format!("JMAP at {}", jmap.url),
+            (None, None) => "mail that is sent to postrider".to_owned(),
         };
         text.extend(["  account   ", name.as_str(), ": ", &way, "\n"]);
     }
     if config.account.is_empty() {
-        text.push_str("  accounts  none; mail to anyone@localhost is taken by SMTP from this machine\n");
+        text.push_str("  accounts  none; mail to anyone@localhost is taken from this machine\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider::registry::{ImapEndpoint, JmapEndpoint};
+
+    use super::*;
+
+    #[test]
+    fn each_account_is_told_with_its_way() {
+        let account = |name: &str| Account::new(name.parse().unwrap());
+        let imap = Account { imap: Some(ImapEndpoint::new("i.example", "u").into()), ..account("a") };
+        let jmap = Account { jmap: Some(JmapEndpoint::new("j.example").into()), ..account("b") };
+        let told = sources(&Config { account: vec![imap, jmap, account("c")], ..Config::default() });
+        let lines: Vec<_> = told.lines().map(str::trim).collect();
+        assert_eq!(lines[0], "account   a: INBOX at i.example (TLS)");
+        assert_eq!(lines[1..], ["account   b: JMAP at j.example", "account   c: mail that is sent to postrider"]);
+    }
 }

@@ -142,13 +142,7 @@ fn check_jmap(account: &Account, jmap: &JmapEndpoint, prefix: &str, places: &Pla
         problems.push(at("url", message));
     }
     problems.extend(jmap.session_url().err().map(|err| at("url", err.to_string())));
-    let sources = [
-        ("password_file", jmap.password_file.is_some()),
-        ("password_command", jmap.password_command.as_ref().is_some_and(|command| !command.is_empty())),
-        ("password_env", jmap.password_env.is_some()),
-    ];
-    let given = sources.iter().filter(|(_, is_set)| *is_set).count();
-    if given != 1 && jmap.password_typed.is_none() {
+    if jmap.source().given() != 1 && jmap.password_typed.is_none() {
         let message = "the password or token comes from one of `password_file`, `password_command` and `password_env`; \
                        set one of them";
         problems.push(at("url", message.to_owned()));

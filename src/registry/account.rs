@@ -21,7 +21,7 @@ pub struct Account {
     /// How much of a message its events carry: `"none"`, `"envelope"`, `"preview"` or `"text"`. Default: `"preview"`.
     #[serde(default)]
     pub content: Content,
-    /// Addresses whose mail the SMTP receiver takes for this account; `local+mailbox@domain` is taken too and names
+    /// Addresses whose mail is taken for this account, by SMTP, LMTP or HTTP; `local+mailbox@domain` is taken too and names
     /// the mailbox. `*` in a local part stands for anything, `@domain` for all of a domain. Default: none.
     #[serde(default)]
     pub addresses: Vec<String>,
@@ -40,10 +40,10 @@ pub struct Account {
     /// `local+SECRET@domain`. Default: none, whoever knows an address may write to it.
     #[serde(default)]
     pub address_secret_file: Option<PathBuf>,
-    /// Where mail that the SMTP receiver takes for this account goes on to. Default: nowhere, it ends here.
+    /// Where mail that is taken for this account, by SMTP, LMTP or HTTP, goes on to. Default: nowhere, it ends here.
     #[serde(default)]
     pub forward: Option<ForwardTo>,
-    /// The IMAP server that holds its mailboxes. Default: none, mail comes by SMTP only.
+    /// The IMAP server that holds its mailboxes. Default: none.
     #[serde(default)]
     pub imap: Option<Arc<ImapEndpoint>>,
     /// The JMAP server that holds its mail, instead of an IMAP server. Default: none.

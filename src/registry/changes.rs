@@ -72,7 +72,7 @@ impl Succession {
     }
 }
 
-/// Whether both are watched alike. Addresses are the SMTP receiver's business.
+/// Whether both are watched alike. Addresses are the mail receiver's business.
 fn is_same(one: &Account, other: &Account) -> bool {
     let typed = |account: &Account| {
         let password = account.imap.as_ref().and_then(|imap| imap.password_typed.as_ref());

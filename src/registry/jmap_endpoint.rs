@@ -103,13 +103,17 @@ impl JmapEndpoint {
     /// # Cancel safety
     /// Dropping the future ends a command that is running.
     pub async fn password(&self) -> Result<SecretString, PasswordError> {
-        let source = PasswordSource {
+        self.source().password().await
+    }
+
+    /// Where the password or token is.
+    pub(crate) fn source(&self) -> PasswordSource<'_> {
+        PasswordSource {
             typed: self.password_typed.as_ref(),
             file: self.password_file.as_deref(),
             env: self.password_env.as_deref(),
             command: self.password_command.as_deref(),
-        };
-        source.password().await
+        }
     }
 }
 

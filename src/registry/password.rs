@@ -79,6 +79,13 @@ impl ImapEndpoint {
 }
 
 impl PasswordSource<'_> {
+    /// How many of the keys `password_file`, `password_command` and `password_env` say where the password is. A command
+    /// without a program says nothing.
+    pub(crate) fn given(&self) -> usize {
+        let has_command = self.command.is_some_and(|command| !command.is_empty());
+        [self.file.is_some(), has_command, self.env.is_some()].into_iter().filter(|&is_set| is_set).count()
+    }
+
     /// The password, fetched now.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What an account asks of whoever sends it mail by SMTP.
+//! What an account asks of whoever sends it mail.
 
 use serde::{Deserialize, Serialize};
 

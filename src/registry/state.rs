@@ -14,7 +14,7 @@ use crate::event::AccountName;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AccountState {
-    /// Mail comes by SMTP; there is nothing to connect to.
+    /// Mail is sent to postrider itself; there is nothing to connect to.
     Receiving,
     /// On the way to a watched mailbox.
     Connecting,

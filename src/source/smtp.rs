@@ -1,4 +1,4 @@
-//! The SMTP receiver: takes mail for the configured accounts and turns each message into events (RFC 5321).
+//! The mail receiver: takes mail by SMTP, submission and LMTP for the configured accounts and turns each message into events (RFC 5321).
 //!
 //! From the inside out: `parameter`, `command`, `line` and `data` parse, `collector` and `holding` keep;
 //! `session` is the dialogue, a state machine without I/O; `sasl` is what is said at a login, `users` who may, `logins`
@@ -33,6 +33,7 @@ mod session;
 mod tls;
 mod users;
 mod xclient;
+mod xtext;
 
 pub use config::{ListenerConfig, Mode, SmtpConfig, SmtpConfigError, SocketAddress, TlsMode};
 pub use limits::{Limits, ListenerSettings};

@@ -6,7 +6,7 @@
 use jiff::Zoned;
 use lettre::message::header::{From, Headers};
 use lettre::message::{Mailbox, Mailboxes};
-use postrider::message::addresses;
+use postrider::message::{addresses, lines};
 use uuid::Uuid;
 
 /// Fields that are not for the recipients, or are not true any more once a message was handed over.
@@ -46,7 +46,7 @@ pub struct Sender<'a> {
 impl Message {
     /// Reads what came. Lines end with LF, CRLF or, as a progress bar has it, CR alone.
     pub fn read(input: &[u8]) -> Self {
-        let mut lines = lines(input).into_iter().peekable();
+        let mut lines = lines(input).map(<[u8]>::to_vec).peekable();
         // The line that separates messages in a mailbox file.
         while lines.next_if(|line| line.starts_with(b"From ") || line.starts_with(b">From ")).is_some() {}
         let mut fields: Vec<Field> = Vec::new();
@@ -146,18 +146,6 @@ fn from(sender: &Sender<'_>) -> String {
         }
         Err(_) => format!("From: {}", sender.address),
     }
-}
-
-fn lines(input: &[u8]) -> Vec<Vec<u8>> {
-    let mut lines = Vec::new();
-    let mut rest = input;
-    while !rest.is_empty() {
-        let end = rest.iter().position(|&byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
-        let (line, after) = rest.split_at(end);
-        lines.push(line.to_vec());
-        rest = after.strip_prefix(b"\r\n").or_else(|| after.get(1..)).unwrap_or_default();
-    }
-    lines
 }
 
 /// The name of the field that a line begins: printable characters up to a colon (RFC 5322 §2.2).

@@ -175,9 +175,13 @@ impl ForwardConfig {
     /// See [`PasswordError`].
     pub(super) async fn credentials(&self) -> Result<Option<(String, secrecy::SecretString)>, PasswordError> {
         let Some(username) = &self.username else { return Ok(None) };
-        let (file, env) = (self.password_file.as_deref(), self.password_env.as_deref());
-        let password = PasswordSource { file, env, ..PasswordSource::default() }.password().await?;
+        let password = self.source().password().await?;
         Ok(Some((username.clone(), password)))
+    }
+
+    fn source(&self) -> PasswordSource<'_> {
+        let (file, env) = (self.password_file.as_deref(), self.password_env.as_deref());
+        PasswordSource { file, env, ..PasswordSource::default() }
     }
 
     /// Finds settings that contradict each other or cannot be.
@@ -185,7 +189,6 @@ impl ForwardConfig {
     /// # Errors
     /// See [`ForwardConfigError`].
     pub fn check(&self) -> Result<(), ForwardConfigError> {
-        let passwords = usize::from(self.password_file.is_some()) + usize::from(self.password_env.is_some());
         let plain = self.security == ImapSecurity::None;
         let is_address = |text: &String| Path::parse(text).is_some_and(|path| path.domain().is_some());
         let times = [
@@ -197,7 +200,7 @@ impl ForwardConfig {
         ];
         match self {
             _ if self.host.is_empty() => Err(ForwardConfigError::Host),
-            _ if passwords != usize::from(self.username.is_some()) => Err(ForwardConfigError::Password),
+            _ if self.source().given() != usize::from(self.username.is_some()) => Err(ForwardConfigError::Password),
             _ if plain && self.username.is_some() && !self.allow_plaintext && !is_loopback(&self.host) => {
                 Err(ForwardConfigError::Plaintext)
             }

@@ -5,26 +5,19 @@
 
 use std::borrow::Cow;
 
+use crate::message;
+
 /// The message with every CR and every LF made a CRLF, but for the end of its last line: who sends it ends that.
 pub(super) fn lines(message: &[u8]) -> Cow<'_, [u8]> {
     if !has_bare(message) {
         return Cow::Borrowed(message.strip_suffix(b"\r\n").unwrap_or(message));
     }
     let mut clean = Vec::with_capacity(message.len() + message.len() / 64);
-    let mut octets = message.iter().copied().peekable();
-    while let Some(octet) = octets.next() {
-        match octet {
-            b'\r' => {
-                octets.next_if_eq(&b'\n');
-                clean.extend_from_slice(b"\r\n");
-            }
-            b'\n' => clean.extend_from_slice(b"\r\n"),
-            octet => clean.push(octet),
-        }
+    for line in message::lines(message) {
+        clean.extend_from_slice(line);
+        clean.extend_from_slice(b"\r\n");
     }
-    if clean.ends_with(b"\r\n") {
-        clean.truncate(clean.len() - 2);
-    }
+    clean.truncate(clean.len().saturating_sub(2));
     Cow::Owned(clean)
 }
 

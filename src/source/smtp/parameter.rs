@@ -4,6 +4,7 @@
 //! announced, and change nothing: who hands mail to postrider stays responsible for telling its sender.
 
 use super::command::CommandError;
+use super::xtext;
 
 /// Longest envelope identifier (RFC 3461 §4.4) and original recipient (§4.2), in octets.
 const ENVID_BYTES_MAX: usize = 100;
@@ -91,15 +92,10 @@ fn size(value: &str) -> Result<u64, CommandError> {
     Ok(value.parse().unwrap_or(u64::MAX))
 }
 
-/// Printable ASCII, with everything else as `+` and two hexadecimal digits (RFC 3461 §4); UTF-8 too, for the
-/// addresses of RFC 6533.
+/// Printable ASCII, with everything else escaped (RFC 3461 §4); UTF-8 too, for the addresses of RFC 6533.
 fn xtext(value: &str, bytes_max: usize) -> Result<(), CommandError> {
-    let escapes = value.split('+').skip(1);
-    let is_escape = |text: &str| {
-        text.as_bytes().first_chunk().is_some_and(|[high, low]| high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
-    };
     let fits = !value.is_empty() && value.len() <= bytes_max && !value.chars().any(char::is_control);
-    if fits && escapes.into_iter().all(is_escape) { Ok(()) } else { Err(CommandError::Parameter) }
+    if fits && xtext::decode(value).is_some() { Ok(()) } else { Err(CommandError::Parameter) }
 }
 
 #[cfg(test)]

@@ -6,85 +6,35 @@
 //! hears the [`Outcome`], because the reply to the dot is a promise that the event log has to make.
 
 mod body;
+mod envelope;
 mod introduced;
 mod login;
+mod role;
 mod secured;
 
 use std::sync::{Arc, Mutex};
 
-use serde::{Deserialize, Serialize};
-
-use super::collector::{Collector, Text};
-use super::command::{self, Command, CommandError, Mail};
+use super::collector::Text;
+use super::command::{self, Command, CommandError};
 use super::config::TlsMode;
 use super::limits::Limits;
 use super::line::{Line, LineReader};
-use super::parameter::MailParameters;
 use super::rate::MessageRate;
 use super::sasl::{Attempt, Exchange};
 use super::tls::ServerTls;
 use super::users::{Identity, Users};
 use super::xclient;
-use crate::event::Origin;
-use crate::source::intake::{Client, NoRoute, Outcome, Path, QueueId, Recipient, Routes, Routing};
+use crate::source::intake::{Client, Outcome, Path, QueueId, Recipient, Routes};
 use crate::source::networks::Networks;
 use body::Body;
+use envelope::Open;
 use introduced::Introduction;
+pub use role::Role;
 
 /// Errors without a message in between, after which a client is a nuisance; Postfix's `smtpd_hard_error_limit`.
 const ERRORS_MAX: u32 = 20;
 /// Commands that move nothing, without a message in between; Postfix's `smtpd_junk_command_limit`.
 const IDLE_COMMANDS_MAX: u32 = 100;
-/// Unknown recipients without a message in between: more than a mailing list has stale, less than guessing names needs.
-const UNKNOWN_RECIPIENTS_MAX: u32 = 50;
-/// Recipients beyond the limit: a client may send all of a long list before it reads a reply (RFC 2920).
-const EXCESS_RECIPIENTS_MAX: u32 = 1000;
-
-/// What a listener speaks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Role {
-    /// SMTP (RFC 5321).
-    #[default]
-    Smtp,
-    /// Submission (RFC 6409): SMTP for programs that send mail, which log in first.
-    Submission,
-    /// LMTP (RFC 2033): a mail server hands over mail for final delivery, and hears of each recipient.
-    Lmtp,
-}
-
-impl Role {
-    /// `SMTP`, `LMTP` or `submission`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Smtp => "SMTP",
-            Self::Submission => "submission",
-            Self::Lmtp => "LMTP",
-        }
-    }
-
-    /// What events say of where mail came from.
-    pub(super) fn origin(self) -> Origin {
-        match self {
-            Self::Smtp | Self::Submission => Origin::Smtp,
-            Self::Lmtp => Origin::Lmtp,
-        }
-    }
-
-    /// Whether each recipient's delivery has a reply of its own.
-    pub(super) fn replies_for_each(self) -> bool {
-        self == Self::Lmtp
-    }
-
-    /// The name in the greeting.
-    fn protocol(self) -> &'static str {
-        match self {
-            Self::Smtp | Self::Submission => "ESMTP",
-            Self::Lmtp => "LMTP",
-        }
-    }
-}
 
 /// What holds for all sessions of a listener.
 #[derive(Debug)]
@@ -171,20 +121,6 @@ pub(super) struct Session<'a> {
     replies_due: usize,
     misuse: Misuse,
     commands: u64,
-}
-
-/// A transaction before its text: MAIL was accepted.
-#[derive(Debug)]
-struct Open {
-    from: Option<Path>,
-    /// What held at MAIL holds for all recipients.
-    routing: Arc<Routing>,
-    smtputf8: bool,
-    recipients: Vec<Recipient>,
-    /// The message, when it comes by BDAT.
-    chunks: Option<Collector>,
-    /// At least one RCPT was refused, so that "no recipients" is no mistake in the order of commands.
-    refused: bool,
 }
 
 impl<'a> Session<'a> {
@@ -404,69 +340,6 @@ impl<'a> Session<'a> {
         self.idle(out, &format!("{others}250 {last}"))
     }
 
-    fn mail(&mut self, mail: Mail, out: &mut Vec<u8>) -> Next {
-        if !self.greeted {
-            let hello = if self.policy.role == Role::Lmtp { "LHLO" } else { "EHLO" };
-            return self.error(out, &format!("503 5.5.1 Send {hello} first"));
-        }
-        if let Some(refusal) = self.login_due() {
-            return self.error(out, refusal);
-        }
-        if self.transaction.is_some() {
-            return self.error(out, "503 5.5.1 Nested MAIL command");
-        }
-        if self.is_throttled {
-            return self.idle(out, "450 4.7.1 Too many messages from your address, try again later");
-        }
-        if mail.parameters.size > self.policy.limits.message_bytes_max as u64 {
-            return self.error(out, TOO_BIG);
-        }
-        if !mail.parameters.smtputf8 && mail.from.as_ref().is_some_and(Path::is_internationalized) {
-            return self.error(out, NEEDS_SMTPUTF8);
-        }
-        let Mail { from, parameters: MailParameters { smtputf8, .. } } = mail;
-        let (routing, recipients) = (self.policy.routes.current(), Vec::new());
-        self.transaction = Some(Open { from, routing, smtputf8, recipients, chunks: None, refused: false });
-        go_on(out, "250 2.1.0 Ok")
-    }
-
-    fn rcpt(&mut self, path: Path, out: &mut Vec<u8>) -> Next {
-        let Some(open) = &mut self.transaction else {
-            return self.error(out, "503 5.5.1 Send MAIL first");
-        };
-        if open.chunks.is_some() {
-            return self.error(out, "503 5.5.1 The message has begun");
-        }
-        if open.recipients.len() >= self.policy.limits.recipients_max {
-            // RFC 5321 §4.5.3.1.10: the message goes to those that were accepted, the client sends the rest again.
-            self.misuse.excess_recipients += 1;
-            return self.soft(
-                out,
-                "452 4.5.3 Too many recipients",
-                self.misuse.excess_recipients > EXCESS_RECIPIENTS_MAX,
-            );
-        }
-        let refusal = if !open.smtputf8 && path.is_internationalized() {
-            NEEDS_SMTPUTF8
-        } else {
-            match open.routing.route(&path, self.client.peer) {
-                Ok(destination) if self.identity.as_ref().is_some_and(|own| !own.may_write_to(&destination)) => {
-                    "550 5.7.1 You may not write to this recipient"
-                }
-                Ok(destination) => {
-                    open.recipients.push(Recipient::new(path, destination));
-                    return go_on(out, "250 2.1.5 Ok");
-                }
-                Err(NoRoute::UnknownRecipient) => "550 5.1.1 No such recipient here",
-                Err(NoRoute::ForeignDomain) => "550 5.7.1 Relaying denied",
-            }
-        };
-        open.refused = true;
-        self.misuse.unknown_recipients += 1;
-        self.misuse.errors_total = self.misuse.errors_total.saturating_add(1);
-        self.soft(out, refusal, self.misuse.unknown_recipients > UNKNOWN_RECIPIENTS_MAX)
-    }
-
     /// Refuses something, or has enough of it.
     fn error(&mut self, out: &mut Vec<u8>, text: &str) -> Next {
         self.misuse.errors += 1;
@@ -490,7 +363,6 @@ impl<'a> Session<'a> {
 
 const MALFORMED: &str = "500 5.5.2 Only CRLF ends a line";
 const TOO_BIG: &str = "552 5.3.4 Message is larger than SIZE";
-const NEEDS_SMTPUTF8: &str = "553 5.6.7 Address needs SMTPUTF8";
 
 /// Of a message that may well be stored later.
 fn not_stored(outcome: Outcome) -> &'static str {

@@ -68,22 +68,17 @@ impl UserConfig {
     /// # Errors
     /// [`UserError::Password`].
     pub async fn password(&self) -> Result<SecretString, UserError> {
-        let source = PasswordSource {
+        self.source().password().await.map_err(|err| UserError::Password(self.name.clone(), err))
+    }
+
+    /// Where the password is.
+    pub(super) fn source(&self) -> PasswordSource<'_> {
+        PasswordSource {
             typed: None,
             file: self.password_file.as_deref(),
             env: self.password_env.as_deref(),
             command: self.password_command.as_deref(),
-        };
-        source.password().await.map_err(|err| UserError::Password(self.name.clone(), err))
-    }
-
-    /// How many of the keys say where the password is.
-    pub(super) fn password_sources(&self) -> usize {
-        let command = self.password_command.as_ref().is_some_and(|command| !command.is_empty());
-        [self.password_file.is_some(), command, self.password_env.is_some()]
-            .into_iter()
-            .filter(|&is_set| is_set)
-            .count()
+        }
     }
 }
 

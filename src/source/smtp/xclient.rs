@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::command::CommandError;
-use super::parameter;
+use super::{parameter, xtext};
 use crate::source::intake::{Client, Peer};
 
 /// What EHLO says to those who may use it.
@@ -88,7 +88,9 @@ fn word<T>(value: &str, read: impl FnOnce(String) -> Option<T>) -> Result<Word<T
     if ["[UNAVAILABLE]", "[TEMPUNAVAIL]"].iter().any(|unavailable| value.eq_ignore_ascii_case(unavailable)) {
         return Ok(Word::Unavailable);
     }
-    let value = decode(value).filter(|text| !text.chars().any(char::is_control));
+    let value = xtext::decode(value)
+        .and_then(|octets| String::from_utf8(octets).ok())
+        .filter(|text| !text.chars().any(char::is_control));
     value.and_then(read).map(Word::Is).ok_or(CommandError::Parameter)
 }
 
@@ -101,19 +103,6 @@ fn address(text: impl AsRef<str>) -> Option<IpAddr> {
         }
         _ => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
     }
-}
-
-/// Undoes xtext (RFC 3461 §4): `+` and two hexadecimal digits are an octet.
-fn decode(xtext: &str) -> Option<String> {
-    let mut parts = xtext.split('+');
-    let mut octets = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (escape, rest) = part.split_at_checked(2)?;
-        let is_hexadecimal = escape.bytes().all(|digit| digit.is_ascii_hexdigit());
-        octets.push(u8::from_str_radix(escape, 16).ok().filter(|_| is_hexadecimal)?);
-        octets.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(octets).ok()
 }
 
 #[cfg(test)]
@@ -184,7 +173,7 @@ mod tests {
                 b'!'..=b'*' | b','..=b'<' | b'>'..=b'~' => char::from(octet).to_string(),
                 _ => format!("+{octet:02X}"),
             };
-            prop_assert_eq!(decode(&text.bytes().map(encode).collect::<String>()), Some(text));
+            prop_assert_eq!(xtext::decode(&text.bytes().map(encode).collect::<String>()), Some(text.into_bytes()));
         }
 
         #[test]

@@ -6,7 +6,7 @@ use super::super::data::SMUGGLING;
 use super::*;
 use crate::event::AccountName;
 use crate::registry::Account;
-use crate::source::intake::Peer;
+use crate::source::intake::{Peer, Routing};
 use crate::source::smtp::SmtpConfig;
 
 fn remote() -> Client {

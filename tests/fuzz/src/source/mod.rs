@@ -17,6 +17,7 @@ pub mod smtp {
     mod sasl;
     mod session;
     mod xclient;
+    mod xtext;
 
     /// What the session knows of the configuration.
     mod config {
