@@ -101,7 +101,9 @@ async fn main() {
 async fn start(folder: &Path) -> Server {
     let wrapper = ["taskset", "-c", SERVERS_CORE].map(str::to_owned).to_vec();
     let data_dir = tempfile::tempdir_in(folder).expect("a folder").keep();
-    Server::with(Options { data_dir: Some(data_dir), wrapper, ..Options::default() }).await
+    // With the line of each message in the log, which is there by default.
+    let (environment, errors) = (vec![("POSTRIDER_LOG__FILTER".into(), "info".into())], Some(folder.join("log")));
+    Server::with(Options { data_dir: Some(data_dir), wrapper, environment, errors, ..Options::default() }).await
 }
 
 async fn throughput(peers: &[Peer], server: &Server) {

@@ -56,12 +56,14 @@ async fn compare() {
     let seconds = std::env::var("BENCH_SECONDS").map_or(600, |seconds| seconds.parse().expect("BENCH_SECONDS"));
     let time = Duration::from_secs(seconds);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let errors = Some(folder.path().join("errors"));
+    // With the lines in the log that are there by default.
+    let (environment, errors) =
+        (vec![("POSTRIDER_LOG__FILTER".into(), "info".into())], Some(folder.path().join("log")));
     let wrapper = ["taskset", "-c", SERVER_CORE].map(str::to_owned).to_vec();
     let data_dir = Some(folder.path().join("data"));
     let address = (Ipv4Addr::LOCALHOST, free_port()).into();
     let config = config(address);
-    let server = Server::with(Options { data_dir, config, wrapper, errors, ..Options::default() }).await;
+    let server = Server::with(Options { data_dir, config, wrapper, environment, errors, ..Options::default() }).await;
     let ledger = Ledger::default();
     let alone = honest(address, &ledger, (time / 5).min(Duration::from_mins(1))).await;
     let files = server.open_files();
