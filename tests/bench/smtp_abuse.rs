@@ -63,7 +63,7 @@ async fn compare() {
     let data_dir = Some(folder.path().join("data"));
     let address = (Ipv4Addr::LOCALHOST, free_port()).into();
     let config = config(address);
-    let server = Server::with(Options { data_dir, config, wrapper, environment, errors, ..Options::default() }).await;
+    let server = Server::with(Options { data_dir, config, environment, wrapper, errors, ..Options::default() }).await;
     let ledger = Ledger::default();
     let alone = honest(address, &ledger, (time / 5).min(Duration::from_mins(1))).await;
     let files = server.open_files();

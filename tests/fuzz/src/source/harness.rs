@@ -139,7 +139,7 @@ pub fn text(pieces: &[&[u8]], bytes_max: usize) -> Option<(Result<Vec<u8>, &'sta
         let ended = match ended {
             Ended::Message(text) => Ok(text.rest),
             Ended::TooBig => Err("too big"),
-            Ended::GivenUp => Err("given up"),
+            Ended::GivenUp(_) => Err("given up"),
             Ended::Endless => Err("endless"),
         };
         return Some((ended, rest));
