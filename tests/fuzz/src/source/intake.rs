@@ -81,7 +81,7 @@ pub(crate) enum Outcome {
 }
 
 /// Why nobody takes it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal;
 
 impl Refusal {
