@@ -1,6 +1,5 @@
 //! What is read and checked before a port is open: who connects to one expects that postrider stays.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{StartError, routing};
@@ -32,9 +31,11 @@ impl Prepared {
             Ok::<_, StartError>(())
         })?;
         let folder = data_dir.join("attachments");
-        match std::fs::read_dir(&folder) {
-            Err(err) if err.kind() != ErrorKind::NotFound => return Err(StartError::Attachments(folder, err)),
-            _ => {}
+        // Where it is not there yet, it is made later, and what keeps it from being made is told then.
+        if folder.exists()
+            && let Err(err) = std::fs::read_dir(&folder)
+        {
+            return Err(StartError::Attachments(folder, err));
         }
         Ok(Self {
             routing: routing(config).await?,
