@@ -160,9 +160,11 @@ async fn session(
 ) {
     let mut client = Client::at(remote.address.map(|address| address.ip().to_canonical()), remote.peer);
     if client.is_in(&entrance.proxies) {
+        // On the heap, so that no session is larger for the rest of its life.
+        let header = Box::pin(read_proxy_header(&mut stream));
         let header = tokio::select! {
             () = shutdown.stop.cancelled() => return,
-            header = timeout(PROXY_HEADER_TIMEOUT, read_proxy_header(&mut stream)) => header,
+            header = timeout(PROXY_HEADER_TIMEOUT, header) => header,
         };
         match header.map_err(io::Error::from).flatten() {
             Ok(source) => tell(source, &mut client),
@@ -185,23 +187,9 @@ async fn session(
     let address = client.address.filter(|_| is_stranger);
     if let Some(pause) = address.and_then(|address| receiver.patience.pause(address, Instant::now())) {
         receiver.metrics.sessions_paused.inc();
-        // Who began together does not go on together.
-        let pause = sleep(pause.mul_f64(1.0 + rand::random::<f64>()));
-        tokio::pin!(pause);
-        tokio::select! {
-            () = shutdown.stop.cancelled() => return,
-            is_there = has_not_waited(&stream, &entrance.policy) => {
-                span.in_scope(|| debug!("client did not wait for the greeting, connection closed"));
-                if is_there {
-                    // Closed at once, it would be here again at once.
-                    tokio::select! {
-                        () = shutdown.stop.cancelled() => {}
-                        () = pause => {}
-                    }
-                }
-                return;
-            }
-            () = &mut pause => {}
+        let waiting = waits(&stream, pause, &entrance.policy, &shutdown).instrument(span.clone());
+        if !Box::pin(waiting).await {
+            return;
         }
     }
     receiver.metrics.sessions.inc();
@@ -211,6 +199,27 @@ async fn session(
     if let Some(address) = address {
         receiver.patience.ended(address, has_brought_mail, Instant::now());
     }
+}
+
+/// Lets a client wait for the greeting; says whether it has.
+async fn waits(stream: &Stream, pause: Duration, policy: &Policy, shutdown: &Shutdown) -> bool {
+    // Who began together does not go on together.
+    let pause = sleep(pause.mul_f64(1.0 + rand::random::<f64>()));
+    tokio::pin!(pause);
+    let is_there = tokio::select! {
+        () = shutdown.stop.cancelled() => return false,
+        () = &mut pause => return true,
+        is_there = has_not_waited(stream, policy) => is_there,
+    };
+    debug!("client did not wait for the greeting, connection closed");
+    if is_there {
+        // Closed at once, it would be here again at once.
+        tokio::select! {
+            () = shutdown.stop.cancelled() => {}
+            () = pause => {}
+        }
+    }
+    false
 }
 
 /// Returns when the client has hung up, or has spoken where it has to wait for the greeting (RFC 5321 §3.1); says whether
