@@ -104,6 +104,9 @@ pub(crate) struct Pending {
 }
 
 impl Attachments {
+    /// Their folder in the data folder.
+    pub const FOLDER: &str = "attachments";
+
     /// The store in `folder`, with what is there. Links begin with `base_url` and are signed with `key`.
     ///
     /// # Errors

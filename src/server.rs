@@ -378,7 +378,7 @@ async fn open_attachments(
     event_log: &EventLog,
     metrics: &Metrics,
 ) -> Result<Attachments, StartError> {
-    let folder = data_dir.join("attachments");
+    let folder = data_dir.join(Attachments::FOLDER);
     let opened = Attachments::open(&folder, &config.attachments, base_url, key, &config.account, metrics);
     let attachments = opened.map_err(|err| StartError::Attachments(folder, err))?;
     if let Err(err) = attachments.recover(event_log).await {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{StartError, routing};
+use crate::attachments::Attachments;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::source::dovecot_push;
@@ -30,7 +31,7 @@ impl Prepared {
             ServerTls::load(files)?;
             Ok::<_, StartError>(())
         })?;
-        let folder = data_dir.join("attachments");
+        let folder = data_dir.join(Attachments::FOLDER);
         // Where it is not there yet, it is made later, and what keeps it from being made is told then.
         if folder.exists()
             && let Err(err) = std::fs::read_dir(&folder)

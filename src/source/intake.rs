@@ -81,9 +81,12 @@ impl Intake {
     /// Hops that a message may have behind it, unless [`Intake::with_received_max`] says otherwise.
     pub const RECEIVED_MAX: usize = 50;
 
+    /// The folder in the data folder where large messages wait while they come in.
+    pub const SPOOL_FOLDER: &str = "spool";
+
     /// Commits to `event_log` what `routing` says; gives up on a commit after `append_timeout`.
     pub fn new(routing: Routing, event_log: EventLog, append_timeout: Duration) -> Self {
-        let spool = Spool::new(event_log.folder().join("spool"));
+        let spool = Spool::new(event_log.folder().join(Self::SPOOL_FOLDER));
         Self {
             routes: routing.into(),
             event_log,

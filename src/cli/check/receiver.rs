@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use postrider::attachments::Attachments;
 use postrider::config::Config;
 use postrider::source::forward;
-use postrider::source::intake::{AddressSecrets, probe_name_servers};
+use postrider::source::intake::{AddressSecrets, Intake, probe_name_servers};
 use postrider::source::smtp::{ListenerSettings, Role, SocketAddress};
 
 use super::super::CliError;
@@ -25,10 +26,10 @@ pub async fn check(config: &Config, data_dir: &Path, findings: &mut Findings) ->
         findings.tell("smart host", found)?;
     }
     if config.smtp.listeners().next().is_some() {
-        findings.tell("spool", places::folder(&data_dir.join("spool")))?;
+        findings.tell("spool", places::folder(&data_dir.join(Intake::SPOOL_FOLDER)))?;
     }
     if config.account.iter().any(|account| account.attachments) {
-        findings.tell("attachments", places::folder(&data_dir.join("attachments")))?;
+        findings.tell("attachments", places::folder(&data_dir.join(Attachments::FOLDER)))?;
     }
     Ok(())
 }
