@@ -37,10 +37,6 @@ impl Index {
         self.dispatched
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.subscribers.len()
-    }
-
     pub(super) fn insert(&mut self, selection: Selection, queue: Arc<Queue>) -> usize {
         if self.closed {
             queue.close();

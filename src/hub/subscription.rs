@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::queue::{Found, Queue};
-use super::{Hub, Update};
+use super::{Hub, Place, Update};
 use crate::event::EventId;
 use crate::event_log::{Position, ReadError, Selection};
 
@@ -62,18 +62,33 @@ pub enum Batch {
     Closed,
 }
 
+/// What there is without reading the log.
+#[derive(Debug)]
+pub enum Live {
+    /// At least one update, in the order of the log.
+    Updates(Vec<Arc<Update>>),
+    /// All was taken.
+    Nothing,
+    /// The log must be read before anything else: [`Subscription::ready`] does.
+    Behind,
+    /// The hub has stopped.
+    Closed,
+}
+
 /// One subscriber: reads history, then waits for what is new. Dropping it ends it.
 #[derive(Debug)]
 pub struct Subscription {
-    hub: Hub,
-    key: usize,
-    queue: Arc<Queue>,
-    selection: Selection,
-    /// Everything that is wanted up to here was handed over.
-    after: Position,
-    live: bool,
-    /// Taken from the queue before the selection changed.
-    pending: Vec<Arc<Update>>,
+    pub(super) hub: Hub,
+    pub(super) key: usize,
+    pub(super) queue: Arc<Queue>,
+    pub(super) selection: Selection,
+    /// Everything that is wanted up to here was handed over, but for what is pending.
+    pub(super) after: Position,
+    pub(super) live: bool,
+    /// Taken from the queue already, and to be handed over first.
+    pub(super) pending: Vec<Arc<Update>>,
+    /// None for one that serves several subscribers, who have places of their own.
+    pub(super) place: Option<Place>,
 }
 
 impl Hub {
@@ -86,7 +101,7 @@ impl Hub {
         selection: Selection,
         resume: Resume,
     ) -> Result<(Subscription, Opening), SubscribeError> {
-        let (key, queue) = self.register(&selection).ok_or(SubscribeError::TooMany)?;
+        let (key, queue, place) = self.register(&selection).ok_or(SubscribeError::TooMany)?;
         let mut subscription = Subscription {
             hub: self.clone(),
             key,
@@ -95,6 +110,7 @@ impl Hub {
             after: Position::START,
             live: false,
             pending: Vec::new(),
+            place: Some(place),
         };
         let opening = match resume {
             Resume::Now => {
@@ -139,30 +155,47 @@ impl Subscription {
     /// # Cancel safety
     /// As [`Subscription::next`].
     pub async fn ready(&mut self) -> Result<Option<Batch>, ReadError> {
-        if !self.pending.is_empty() {
-            return Ok(Some(Batch::Updates(std::mem::take(&mut self.pending))));
-        }
         loop {
-            if !self.live {
-                let updates = self.read_history().await?;
-                if updates.is_empty() {
-                    continue;
+            match self.live() {
+                Live::Updates(updates) => return Ok(Some(Batch::Updates(updates))),
+                Live::Closed => return Ok(Some(Batch::Closed)),
+                Live::Nothing => return Ok(None),
+                Live::Behind => {
+                    let updates = self.read_history().await?;
+                    if !updates.is_empty() {
+                        return Ok(Some(Batch::Updates(updates)));
+                    }
                 }
-                return Ok(Some(Batch::Updates(updates)));
-            }
-            match self.queue.take(self.after, BATCH_MAX) {
-                Found::Updates(updates) => {
-                    self.after = updates.last().map_or(self.after, |update| update.event.position);
-                    return Ok(Some(Batch::Updates(updates)));
-                }
-                Found::Overflow(taken_to) => {
-                    self.after = self.after.max(taken_to);
-                    self.live = false;
-                }
-                Found::Closed => return Ok(Some(Batch::Closed)),
-                Found::Nothing => return Ok(None),
             }
         }
+    }
+
+    /// Takes what is there without reading the log.
+    pub fn live(&mut self) -> Live {
+        if !self.pending.is_empty() {
+            return Live::Updates(std::mem::take(&mut self.pending));
+        }
+        if !self.live {
+            return Live::Behind;
+        }
+        match self.queue.take(self.after, BATCH_MAX) {
+            Found::Updates(updates) => {
+                self.after = updates.last().map_or(self.after, |update| update.event.position);
+                Live::Updates(updates)
+            }
+            Found::Overflow(taken_to) => {
+                self.after = self.after.max(taken_to);
+                self.live = false;
+                Live::Behind
+            }
+            Found::Closed => Live::Closed,
+            Found::Nothing => Live::Nothing,
+        }
+    }
+
+    /// Whether nothing waits, neither here nor in the log.
+    pub fn has_caught_up(&self) -> bool {
+        self.live && self.pending.is_empty() && self.queue.is_empty()
     }
 
     /// What is asked for.
