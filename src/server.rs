@@ -37,7 +37,7 @@ use crate::source::mail_over_http;
 use crate::source::smtp::{
     self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
 };
-use crate::transport::{self, Transports};
+use crate::transport::{self, Shards, Transports};
 use crate::web;
 
 /// Why the server could not start.
@@ -233,6 +233,9 @@ impl Server {
         let mut hub = JoinSet::new();
         let (dispatcher, tail, dispatch) = (self.hub.clone(), self.event_log.tail(), hub_stop.clone());
         hub.spawn(async move { dispatcher.run(tail, dispatch).await });
+        let (config, stall_timeout) = (self.config.stream.clone(), self.config.http.stall_timeout);
+        let shards = Shards::new(self.hub.clone(), config, stall_timeout, streams.clone());
+        hub.spawn(shards.clone().run(hub_stop.clone()));
 
         let mut sources =
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
@@ -249,7 +252,7 @@ impl Server {
             sources.spawn(forwarder.run(grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;
-        let router = self.router(&streams, &upgraded);
+        let router = self.router(shards, &streams, &upgraded);
         let (http, http_config) = (self.http.take(), self.config.http.clone());
         let serving = async {
             if let Some(listener) = http {
@@ -330,11 +333,12 @@ impl Server {
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 
-    fn router(&self, streams: &CancellationToken, upgraded: &TaskTracker) -> axum::Router {
+    fn router(&self, shards: Shards, streams: &CancellationToken, upgraded: &TaskTracker) -> axum::Router {
         let transports = Transports {
             hub: self.hub.clone(),
             event_log: self.event_log.clone(),
             gate: self.gate.clone(),
+            shards,
             config: self.config.stream.clone(),
             stop: streams.clone(),
             upgraded: upgraded.clone(),
