@@ -6,8 +6,10 @@
 
 mod config;
 mod index;
+mod patterns;
 mod place;
 mod queue;
+mod recent;
 mod shared;
 mod subscription;
 mod update;

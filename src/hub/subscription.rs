@@ -120,6 +120,7 @@ impl Hub {
                 id
             }
             Resume::Earliest => None,
+            Resume::After(id) if subscription.resume_at_once(id) => Some(id),
             Resume::After(id) => {
                 let start = self.log().locate(id).await?;
                 subscription.after = start.after;
@@ -220,6 +221,21 @@ impl Subscription {
                 Found::Nothing | Found::Closed => self.after = self.after.max(dispatched),
             }
         }
+    }
+
+    /// Goes on after an event that the hub still holds, without asking the log.
+    fn resume_at_once(&mut self, id: EventId) -> bool {
+        let (head, newest) = self.hub.head();
+        if newest == Some(id) {
+            // As with who begins now: the queue was open before.
+            (self.after, self.live) = (head, true);
+            return true;
+        }
+        let index = self.hub.index();
+        let Some(updates) = index.recent_after(id, &self.selection) else { return false };
+        // What is dispatched after this is in the queue.
+        (self.after, self.live, self.pending) = (index.dispatched(), true, updates);
+        true
     }
 
     async fn read_history(&mut self) -> Result<Vec<Arc<Update>>, ReadError> {
@@ -370,6 +386,56 @@ mod tests {
         let left = 300 - seen.len();
         seen.extend(take(&mut slow, left).await);
         assert_eq!(seen, ids);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_at_once_needs_no_log() {
+        let fixture = fixture();
+        let (mut witness, _) = fixture.subscribe("a", Resume::Now).await;
+        let ids = [fixture.publish("a").await, fixture.publish("b").await, fixture.publish("a").await];
+        take(&mut witness, 2).await;
+        let (mut last, opening) = fixture.subscribe("a", Resume::After(ids[2])).await;
+        assert!(last.has_caught_up() && opening == Opening(Some(ids[2])));
+        let (mut first, opening) = fixture.subscribe("a", Resume::After(ids[0])).await;
+        assert!(first.live && opening == Opening(Some(ids[0])));
+        let (mut other, _) = fixture.subscribe("a", Resume::After(ids[1])).await;
+        let new = fixture.publish("a").await;
+        assert_eq!(take(&mut first, 2).await, [ids[2], new]);
+        assert_eq!(take(&mut other, 2).await, [ids[2], new]);
+        assert_eq!(take(&mut last, 1).await, [new]);
+    }
+
+    /// Whoever shares a subscription, comes to it and leaves it, sees each event once and in order.
+    #[tokio::test]
+    async fn merging_and_leaving_lose_and_repeat_nothing() {
+        let fixture = fixture();
+        let mut shared = fixture.hub.share(wanted(&["a"]), std::task::Waker::noop().clone());
+        let (own, _) = fixture.subscribe("a", Resume::Now).await;
+        let (mut witness, _) = fixture.subscribe("a", Resume::Now).await;
+        let mut ids = vec![fixture.publish("a").await];
+        take(&mut witness, 1).await;
+        // It has what the shared one has not taken yet, and will not get it again from that one.
+        let merged = own.merge(&shared).unwrap();
+        let mut seen: Vec<_> = merged.updates.iter().map(|update| update.event.id).collect();
+        assert_eq!(seen, ids);
+        let Live::Updates(taken) = shared.live() else { panic!("the shared one gets it too") };
+        assert!(taken.iter().all(|update| update.event.position <= merged.after));
+        for _ in 0..3 {
+            ids.push(fixture.publish("a").await);
+        }
+        take(&mut witness, 3).await;
+        let Live::Updates(taken) = shared.live() else { panic!("three more") };
+        seen.push(taken[0].event.id);
+        ids.push(fixture.publish("a").await);
+        take(&mut witness, 1).await;
+        // Of the three it has got one; of the last it knows nothing yet.
+        assert_eq!(fixture.hub.subscribers(), 2);
+        let mut own = shared.leave(taken[1..].to_vec(), taken[0].event.position, merged.place);
+        ids.push(fixture.publish("a").await);
+        seen.extend(take(&mut own, 4).await);
+        assert_eq!(seen, ids);
+        drop((own, witness));
+        assert_eq!(fixture.hub.subscribers(), 0);
     }
 
     #[tokio::test]
