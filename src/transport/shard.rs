@@ -73,7 +73,7 @@ impl Shards {
         Self { marks: (0..count).map(|_| Arc::default()).collect(), next: Arc::default(), settings }
     }
 
-    /// Runs all of them until `ended`, which must not come before all sockets are closed.
+    /// Runs all of them until `ended`, which must not come before all sockets are closed, or until one has failed.
     pub async fn run(self, ended: CancellationToken) {
         let mut shards = JoinSet::new();
         for marks in self.marks.iter() {
@@ -81,7 +81,7 @@ impl Shards {
             // It yields by itself; tokio's own measure would have it look at a socket twice.
             shards.spawn(unconstrained(shard.run(ended.clone())));
         }
-        while shards.join_next().await.is_some() {}
+        while let Some(Ok(())) = shards.join_next().await {}
     }
 
     /// Takes over a stream whose head and first record are still to be written.
@@ -161,6 +161,7 @@ impl Shard {
     async fn attend(&mut self, list: List) {
         for straggler in list.new {
             self.join(straggler);
+            self.pause().await;
         }
         for mark in list.marks {
             mark.taken_off();
