@@ -12,7 +12,7 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use axum::middleware;
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,10 @@ use crate::source::smtp::{
 };
 use crate::transport::{self, Shards, Transports};
 use crate::web;
+
+/// Connections that wait to be accepted; the system may allow fewer. When all subscribers come back at once, those that
+/// find no room try again after seconds.
+const BACKLOG: u32 = 4096;
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +135,7 @@ impl Server {
         let prepared = Prepared::read(&config, data_dir, &metrics).await?;
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
-        let http = listen(config.http.listen, "HTTP", "http").await?;
+        let http = listen(config.http.listen, "HTTP", "http")?;
         let mut listeners = Vec::new();
         for listener in config.smtp.listeners() {
             if let Some(risk) = listener.risk() {
@@ -429,8 +433,16 @@ async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, Start
     })
 }
 
-async fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { protocol, flag, address, source })
+fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|source| StartError::Listen { protocol, flag, address, source })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const REMEMBERED_MAX: usize = 4096;
 /// All patterns that somebody asked for; equal ones are one.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
-    patterns: Slab<Pattern>,
+    all: Slab<Pattern>,
     numbers: HashMap<TopicMatcher, usize>,
     /// The patterns that match a topic.
     remembered: HashMap<Topic, Box<[usize]>>,
@@ -29,13 +29,13 @@ struct Pattern {
 impl Patterns {
     /// The keys of those who asked for a pattern, which are to be added to.
     pub(super) fn keys_mut(&mut self, matcher: &TopicMatcher) -> &mut Vec<usize> {
-        let vacant = self.patterns.vacant_key();
+        let vacant = self.all.vacant_key();
         let number = *self.numbers.entry(matcher.clone()).or_insert(vacant);
         if number == vacant {
             self.remembered.clear();
-            self.patterns.insert(Pattern { matcher: matcher.clone(), keys: Vec::new() });
+            self.all.insert(Pattern { matcher: matcher.clone(), keys: Vec::new() });
         }
-        match self.patterns.get_mut(number) {
+        match self.all.get_mut(number) {
             Some(pattern) => &mut pattern.keys,
             None => unreachable!("each number is a pattern's"),
         }
@@ -43,29 +43,29 @@ impl Patterns {
 
     pub(super) fn remove(&mut self, matcher: &TopicMatcher, key: usize) {
         let Some(number) = self.numbers.get(matcher).copied() else { return };
-        let left = self.patterns.get_mut(number).map(|pattern| forget(&mut pattern.keys, key));
+        let left = self.all.get_mut(number).map(|pattern| forget(&mut pattern.keys, key));
         if left == Some(0) {
             self.remembered.clear();
             self.numbers.remove(matcher);
-            self.patterns.remove(number);
+            self.all.remove(number);
         }
     }
 
     /// Gives `push` the keys of each pattern that matches a topic.
     pub(super) fn matching(&mut self, topic: &Topic, mut push: impl FnMut(&[usize])) {
-        if self.patterns.is_empty() {
+        if self.all.is_empty() {
             return;
         }
         if !self.remembered.contains_key(topic) {
             if self.remembered.len() >= REMEMBERED_MAX {
                 self.remembered.clear();
             }
-            let matching = self.patterns.iter().filter(|(_, pattern)| pattern.matcher.matches(topic));
+            let matching = self.all.iter().filter(|(_, pattern)| pattern.matcher.matches(topic));
             let numbers = matching.map(|(number, _)| number).collect();
             self.remembered.insert(topic.clone(), numbers);
         }
         for number in self.remembered.get(topic).into_iter().flatten() {
-            if let Some(pattern) = self.patterns.get(*number) {
+            if let Some(pattern) = self.all.get(*number) {
                 push(&pattern.keys);
             }
         }

@@ -66,7 +66,9 @@ mod tests {
     fn what_is_after_an_event_is_given_as_long_as_the_event_is_here() {
         let mut recent = Recent::default();
         let all: Vec<_> = (0..600).map(|number| update(number, 10)).collect();
-        all.iter().for_each(|update| recent.push(update));
+        for update in &all {
+            recent.push(update);
+        }
         let after = |recent: &Recent, at: usize| recent.after(all[at].event.id).map(Iterator::count);
         assert_eq!(after(&recent, 599), Some(0));
         assert_eq!(after(&recent, 590), Some(9));

@@ -70,6 +70,7 @@ impl Subscription {
 
     /// A subscription of its own for a subscriber that leaves this shared one, and that has everything up to `after`
     /// but for `untaken`: what was taken from the shared one already.
+    #[must_use]
     pub fn leave(&self, untaken: Vec<Arc<Update>>, after: Position, place: Place) -> Self {
         let after = after.max(self.after);
         let mut index = self.hub.index();

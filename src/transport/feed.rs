@@ -98,8 +98,8 @@ impl Feed {
     }
 
     /// Ends it in favour of a shared subscription.
-    pub(super) fn merge(self, shared: &Subscription) -> Result<Merged, Self> {
-        self.subscription.merge(shared).map_err(|subscription| Self { subscription, ..self })
+    pub(super) fn merge(self, shared: &Subscription) -> Result<Merged, Box<Self>> {
+        self.subscription.merge(shared).map_err(|subscription| Box::new(Self { subscription, ..self }))
     }
 
     /// Whether nothing waits here; the subscription may have more.

@@ -43,7 +43,7 @@ use crate::http::chunk;
 use crate::hub::{Batch, Hub, Subscription, Update};
 
 /// Writes after which a shard lets other tasks run.
-const WRITES_PER_TURN: usize = 256;
+const WRITES_PER_TURN: usize = 64;
 /// How often a shard looks at its clock, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -201,7 +201,7 @@ impl Shard {
                 }
             }
             Err(straggler) => {
-                self.straggle(straggler, Way::AfterNext);
+                self.straggle(*straggler, Way::AfterNext);
                 self.drop_if_over(key);
             }
         }

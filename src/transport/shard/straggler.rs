@@ -83,11 +83,11 @@ impl Straggler {
         shared: &Subscription,
         mark: Arc<Mark>,
         heartbeat: Duration,
-    ) -> Result<(Member, Vec<Arc<Update>>), Self> {
+    ) -> Result<(Member, Vec<Arc<Update>>), Box<Self>> {
         let expires_at = self.feed.expires_at();
         let merged = match self.feed.merge(shared) {
             Ok(merged) => merged,
-            Err(feed) => return Err(Self { feed, ..self }),
+            Err(feed) => return Err(Box::new(Self { feed: *feed, ..self })),
         };
         let member = Member {
             socket: self.socket,
@@ -156,7 +156,7 @@ async fn gone(socket: &TcpStream) {
             None => return,
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The last record and the end of the body.
