@@ -49,7 +49,7 @@ impl Peer {
         let environment: Vec<_> =
             std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_EVENT_LOG__")).collect();
         let data_dir = Some(folder.path().join("data"));
-        let server = Server::with(Options { data_dir, wrapper, environment, ..Options::default() }).await;
+        let server = Server::with(Options { data_dir, environment, wrapper, ..Options::default() }).await;
         let pid = server.child.id().expect("it runs");
         Self { name: "postrider", pid, running: Running::Postrider(Box::new(server)), _folder: folder }
     }
@@ -69,7 +69,7 @@ impl Peer {
 
     /// How `fanbench` subscribes and publishes.
     pub fn arguments(&self, transport: &str) -> Vec<String> {
-        let arguments = match &self.running {
+        match &self.running {
             Running::Nchan { address, .. } => {
                 let place = if transport == "longpoll" { "lp" } else { "sub" };
                 vec![
@@ -101,8 +101,7 @@ impl Peer {
                 .map(str::to_owned)
                 .to_vec()
             }
-        };
-        arguments
+        }
     }
 }
 
