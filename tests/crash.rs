@@ -29,8 +29,11 @@ const KILLS: usize = 50;
 const WATCHED_LIVES: usize = 20;
 const KILLS_MAX: usize = 200;
 const SENDERS: usize = 4;
-/// Longest life of the process before it is killed, in milliseconds.
-const LIFE_MS: u64 = 400;
+/// Longest life of the process before it is killed, in milliseconds; and by how much longer the next ones may be, where
+/// one was too short for the watcher.
+const LIFE_MS: (u64, u64) = (400, 20);
+/// Mails that Dovecot takes while a process lives, and as many while there is none: what is to be caught up is bounded.
+const MAILS_AT_ONCE: usize = 20;
 
 /// Where the process of the moment listens; none while there is none.
 #[derive(Clone, Default)]
@@ -60,20 +63,22 @@ async fn kill_9_loses_nothing_and_repeats_nothing() {
     for sender in 0..SENDERS {
         load.spawn(send_mail(sender, now.clone(), finished.clone(), acknowledged.clone()));
     }
-    load.spawn(deliver_mail(dovecot.clone(), finished.clone(), acknowledged.clone()));
+    load.spawn(deliver_mail(dovecot.clone(), now.clone(), finished.clone(), acknowledged.clone()));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut subscriber = JoinSet::new();
     subscriber.spawn(follow(now.clone(), seen.clone()));
 
-    let (mut kills, mut watched_lives) = (0, 0);
+    let (mut kills, mut watched_lives, mut life_ms) = (0, 0, LIFE_MS.0);
     while kills < KILLS || (watched_lives < WATCHED_LIVES && kills < KILLS_MAX) {
         kills += 1;
         let mut server = start(folder.path(), &dovecot).await;
         announce.send_replace(Some(addresses(&server)));
         // The one thing in the tests that is left to chance: the moment of death.
-        tokio::time::sleep(Duration::from_millis(rand::random_range(0..LIFE_MS))).await;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..life_ms))).await;
         if is_watched(&server).await {
             watched_lives += 1;
+        } else {
+            life_ms += LIFE_MS.1;
         }
         announce.send_replace(None);
         server.kill().await;
@@ -183,10 +188,22 @@ async fn send_mail(sender: usize, mut now: Now, finished: watch::Receiver<bool>,
 }
 
 /// Delivers to the watched mailbox, whatever postrider does.
-async fn deliver_mail(dovecot: Arc<Dovecot>, finished: watch::Receiver<bool>, acknowledged: Acknowledged) {
-    let mut number = 0;
-    while !*finished.borrow() {
-        number += 1;
+async fn deliver_mail(
+    dovecot: Arc<Dovecot>,
+    mut now: Now,
+    mut finished: watch::Receiver<bool>,
+    acknowledged: Acknowledged,
+) {
+    for number in 1.. {
+        if number % MAILS_AT_ONCE == 0 {
+            tokio::select! {
+                changed = now.changed() => changed.expect("somebody to announce processes"),
+                changed = finished.changed() => changed.expect("somebody to end the load"),
+            }
+        }
+        if *finished.borrow() {
+            return;
+        }
         let subject = format!("imap-{number}");
         dovecot.deliver("alice", &format!("From: a@example.org\r\nSubject: {subject}\r\n\r\ntext\r\n")).await;
         acknowledged.lock().expect("no panic").insert(subject);
