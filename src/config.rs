@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::attachments::AttachmentsConfig;
-use crate::auth::AuthConfig;
+use crate::auth::{AuthConfig, IssuerConfig};
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
@@ -184,7 +184,8 @@ impl Config {
         let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
         let user = vec![UserConfig { name: "printer".to_owned(), ..UserConfig::default() }];
         let smtp = SmtpConfig { user, route, listener, forward, ..SmtpConfig::default() };
-        Self { account: vec![account], smtp, ..Self::default() }
+        let auth = AuthConfig { issuer: vec![IssuerConfig::default()], ..AuthConfig::default() };
+        Self { account: vec![account], smtp, auth, ..Self::default() }
     }
 }
 

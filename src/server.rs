@@ -22,7 +22,7 @@ use self::prepared::Prepared;
 use self::sources::Sources;
 use crate::api::{self, Api};
 use crate::attachments::Attachments;
-use crate::auth::{KeyError, SigningKey};
+use crate::auth::{IssuerError, KeyError, SigningKey, Verifier};
 use crate::config::Config;
 use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// What the tokens of others are verified with.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// The secret that Dovecot sends.
     #[error("cannot receive what Dovecot pushes without its secret, see `[dovecot]`")]
     DovecotSecret(#[from] PasswordError),
@@ -119,6 +122,7 @@ pub struct Server {
     metrics: Metrics,
     hub: Hub,
     gate: Gate,
+    verifier: Arc<Verifier>,
 }
 
 impl Server {
@@ -165,7 +169,8 @@ impl Server {
         let link_key = key.derived("links to attachments");
         let attachments = open_attachments(&config, data_dir, &base_url, link_key, &event_log, &metrics).await?;
         let intake = intake.with_attachments(attachments.clone());
-        let gate = Gate::new(key, &config.auth.allowed_origins);
+        let verifier = Arc::new(Verifier::new(key, prepared.issuers, &format!("{base_url}/.well-known/mercure")));
+        let gate = Gate::new(Arc::clone(&verifier), &config.auth.allowed_origins);
         let limits = mail_over_http::Limits {
             message_bytes_max: config.smtp.message_bytes_max.get(),
             recipients_max: config.smtp.recipients_max.get(),
@@ -192,6 +197,7 @@ impl Server {
             metrics,
             hub,
             gate,
+            verifier,
         })
     }
 
@@ -245,6 +251,7 @@ impl Server {
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
         sources.spawn(self.attachments.clone().expire(stop.clone()));
+        sources.spawn(Arc::clone(&self.verifier).run(stop.clone()));
         if let Some(forwarder) = self.forwarder() {
             sources.spawn(forwarder.run(grace, stop.clone()));
         }

@@ -59,8 +59,8 @@ async fn subscribe(State(transports): State<Transports>, request: Request) -> Re
     let transport = negotiate::transport(request.method(), request.headers(), &query)?;
     let headers = request.headers();
     let authority = match transport {
-        Transport::WebSocket => transports.gate.writer(headers)?,
-        _ => transports.gate.reader(headers)?,
+        Transport::WebSocket => transports.gate.writer(headers).await?,
+        _ => transports.gate.reader(headers).await?,
     };
     if query.topics.is_empty() && transport != Transport::WebSocket {
         let detail = "say what to subscribe to: `?topic=mail/alice/INBOX`, a URI template such as \

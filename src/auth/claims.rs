@@ -13,7 +13,7 @@ use crate::event::TopicMatcher;
 pub enum TokenError {
     /// It is not a JWT of the kind that is used here.
     #[error(
-        "not a token: expected a JSON Web Token signed with HS256, of at most {} bytes, as `postrider token` prints it",
+        "not a token: expected a signed JSON Web Token of at most {} bytes, as `postrider token` prints it",
         super::SigningKey::TOKEN_BYTES_MAX
     )]
     Malformed,
@@ -29,6 +29,18 @@ pub enum TokenError {
     /// Its `nbf` is to come.
     #[error("the token is not valid before {0}; wait until then, or set the clock right")]
     NotYet(Timestamp),
+    /// Its issuer's tokens are signed otherwise.
+    #[error("the token is signed in a way that its issuer's tokens are not; see `algorithms` in `[[auth.issuer]]`")]
+    Algorithm,
+    /// Its issuer has no such key.
+    #[error(
+        "the token was signed with a key that its issuer does not have, or not any more; get a new token, or look at \
+         the issuer's keys"
+    )]
+    UnknownKey,
+    /// Its issuer's keys could not be fetched yet. The token may be good.
+    #[error("the keys of the token's issuer cannot be read at the moment; try again later, or see postrider's log")]
+    NoKeys,
     /// A claim is not what it should be.
     #[error("the token's claim {0}; sign a token with that claim corrected")]
     BadClaims(String),
@@ -96,15 +108,13 @@ impl Claims {
         self.sub.as_deref().unwrap_or("token")
     }
 
-    /// Reads the payload of a token whose signature was good.
+    /// Reads the payload of a token whose signature was good. Where it says who it is for, that has to be one of
+    /// `audience`; it has to say so where that is `required`.
     ///
     /// # Errors
     /// [`TokenError::BadClaims`], naming the first claim that is wrong. Claims that are not known are left alone.
-    pub(super) fn read(payload: &Map<String, Value>) -> Result<Self, TokenError> {
-        if payload.contains_key("aud") {
-            // RFC 7519 §4.1.3: a token for somebody else must be refused, and we have no name of our own.
-            return Err(TokenError::BadClaims("`aud` says that it is for another service".to_owned()));
-        }
+    pub(super) fn read(payload: &Map<String, Value>, audience: &[String], required: bool) -> Result<Self, TokenError> {
+        check_audience(payload.get("aud"), audience, required)?;
         let mercure = section(payload, "mercure")?;
         let postrider = section(payload, "postrider")?;
         Ok(Self {
@@ -141,10 +151,32 @@ impl Claims {
         }
     }
 
+    /// The same for somebody who may give out rights to see and publish, and none to administrate.
+    pub(super) fn without_administration(mut self) -> Self {
+        self.postrider.admin = false;
+        self
+    }
+
     /// When the token ends; a stream that it opened ends then too.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.exp.map(timestamp)
     }
+}
+
+/// RFC 7519 §4.1.3: a token for somebody else must be refused.
+fn check_audience(named: Option<&Value>, audience: &[String], required: bool) -> Result<(), TokenError> {
+    let is_ours = |value: &Value| value.as_str().is_some_and(|name| audience.iter().any(|own| own == name));
+    let expected = || audience.join("` or `");
+    let fits = match named {
+        None if required => {
+            return Err(TokenError::BadClaims(format!("`aud` is missing; it must be `{}`", expected())));
+        }
+        None => true,
+        Some(Value::Array(names)) => names.iter().any(is_ours),
+        Some(name) => is_ours(name),
+    };
+    let wrong = || TokenError::BadClaims("`aud` says that it is for another service".to_owned());
+    if fits { Ok(()) } else { Err(wrong()) }
 }
 
 /// The instant of a `NumericDate`; what lies beyond the year 9999 is as good as its end.

@@ -50,7 +50,7 @@ impl Default for Topics {
 
 /// Checks the update, commits it, and answers with its ID. Subscribers get it behind the answer's back.
 pub(super) async fn publish(State(transports): State<Transports>, request: Request) -> Result<Json<Value>, Problem> {
-    let authority = transports.gate.writer(request.headers())?;
+    let authority = transports.gate.writer(request.headers()).await?;
     if authority.is_anonymous() {
         return Err(Problem::unauthorized());
     }
