@@ -4,6 +4,7 @@
 //! the configuration names. It is checked once, at the edge, and becomes an [`Authority`]; nothing behind the edge sees the
 //! token itself. Nothing in here but [`Verifier`] waits: it may have to fetch an issuer's keys.
 
+mod access_token;
 mod authority;
 mod claims;
 mod config;
@@ -16,6 +17,7 @@ mod published_keys;
 mod shared_secret;
 mod verifier;
 
+pub use access_token::DETAIL_TYPE as ACCESS_TOKEN_DETAIL_TYPE;
 pub use authority::Authority;
 pub use claims::{Claims, MercureClaims, PostriderClaims, TokenError};
 pub use config::{AuthConfig, AuthConfigError, IssuerConfig};
@@ -23,7 +25,8 @@ pub use issuer::{Issuer, IssuerError};
 pub use key::{KeyError, SigningKey};
 pub use key_set::KeySetError;
 pub use origin::{OriginError, SiteOrigin, check_origin};
-pub use presented::{COOKIE_NAME, Carrier, Presented};
+pub use presented::{ACCESS_TOKEN_COOKIE, COOKIE_NAME, Carrier, Presented};
+
 pub use published_keys::FetchError;
 pub use shared_secret::SharedSecret;
 pub use verifier::Verifier;

@@ -33,7 +33,7 @@ use crate::source::intake::RouteConfig;
 use crate::source::jmap::JmapConfig;
 use crate::source::mail_over_http::MailOverHttpConfig;
 use crate::source::smtp::{ListenerConfig, SmtpConfig, UserConfig};
-use crate::transport::StreamConfig;
+use crate::transport::{MercureConfig, StreamConfig};
 
 pub(crate) use check::{DURATION_MAX, is_loopback};
 pub use log::{LogConfig, LogFormat};
@@ -67,6 +67,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Subscribers.
     pub hub: HubConfig,
+    /// The hub under the Mercure protocol.
+    pub mercure: MercureConfig,
     /// Streams and polls.
     pub stream: StreamConfig,
     /// How long events are kept.

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use self::prepared::Prepared;
 use self::sources::Sources;
@@ -37,7 +38,7 @@ use crate::source::mail_over_http;
 use crate::source::smtp::{
     self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
 };
-use crate::transport::{self, Transports};
+use crate::transport::{self, Presence, Transports};
 use crate::web;
 
 /// Why the server could not start.
@@ -123,6 +124,9 @@ pub struct Server {
     hub: Hub,
     gate: Gate,
     verifier: Arc<Verifier>,
+    hub_url: Arc<Url>,
+    /// Who is subscribed to what, where that is told.
+    presence: Option<Presence>,
 }
 
 impl Server {
@@ -169,7 +173,9 @@ impl Server {
         let link_key = key.derived("links to attachments");
         let attachments = open_attachments(&config, data_dir, &base_url, link_key, &event_log, &metrics).await?;
         let intake = intake.with_attachments(attachments.clone());
-        let verifier = Arc::new(Verifier::new(key, prepared.issuers, &format!("{base_url}/.well-known/mercure")));
+        let hub_url = Arc::new(transport::hub_url(&base_url, http_address));
+        let verifier = Arc::new(Verifier::new(key, prepared.issuers, Url::clone(&hub_url)));
+        let presence = config.mercure.subscriptions.then(|| Presence::new(event_log.clone()));
         let gate = Gate::new(Arc::clone(&verifier), &config.auth.allowed_origins);
         let limits = mail_over_http::Limits {
             message_bytes_max: config.smtp.message_bytes_max.get(),
@@ -198,6 +204,8 @@ impl Server {
             hub,
             gate,
             verifier,
+            hub_url,
+            presence,
         })
     }
 
@@ -258,9 +266,17 @@ impl Server {
         sources.watch(None, &self.config).await;
         let router = self.router(&streams, &upgraded);
         let (http, http_config) = (self.http.take(), self.config.http.clone());
+        // Everybody has gone: their going is told before the log is closed.
+        let (presence, gone) = (self.presence.clone(), CancellationToken::new());
         let serving = async {
             if let Some(listener) = http {
                 http::serve(listener, router, &http_config, &upgraded, grace, streams.clone()).await;
+            }
+            gone.cancel();
+        };
+        let telling = async {
+            if let Some(presence) = &presence {
+                presence.run(gone.clone()).await;
             }
         };
         let working = async {
@@ -283,7 +299,7 @@ impl Server {
             sources.ended().await;
             streams.cancel();
         };
-        tokio::join!(serving, working);
+        tokio::join!(serving, working, telling);
         self.event_log.close().await;
         hub_stop.cancel();
         while hub.join_next().await.is_some() {}
@@ -343,6 +359,9 @@ impl Server {
             event_log: self.event_log.clone(),
             gate: self.gate.clone(),
             config: self.config.stream.clone(),
+            mercure: self.config.mercure.clone(),
+            hub_url: Arc::clone(&self.hub_url),
+            presence: self.presence.clone(),
             stop: streams.clone(),
             upgraded: upgraded.clone(),
         };
@@ -360,6 +379,7 @@ impl Server {
             .merge(mail_over_http::router(self.mail_over_http.clone()))
             .merge(web::router())
             .merge(self.dovecot_push.clone().map(dovecot_push::router).unwrap_or_default())
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.hub_url), transport::advertise))
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed)
             .layer(middleware::from_fn_with_state(self.gate.clone(), http::cors))
@@ -405,6 +425,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[attachments]", old.attachments != new.attachments),
         ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
+        ("[mercure]", old.mercure != new.mercure),
         ("[stream]", old.stream != new.stream),
         ("[event_log]", old.event_log != new.event_log),
         ("[auth]", old.auth != new.auth),

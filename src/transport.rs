@@ -5,12 +5,15 @@
 
 mod config;
 mod feed;
+mod mercure;
 mod negotiate;
 mod poll;
 mod publish;
 mod query;
 mod stream;
 mod websocket;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -19,8 +22,10 @@ use axum::response::Response;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 pub use config::{StreamConfig, StreamConfigError};
+pub use mercure::{MercureConfig, Presence, advertise, hub_url};
 
 use self::negotiate::Transport;
 use self::poll::Patience;
@@ -42,15 +47,24 @@ pub struct Transports {
     pub gate: Gate,
     /// `[stream]`.
     pub config: StreamConfig,
+    /// `[mercure]`.
+    pub mercure: MercureConfig,
+    /// Where the hub is under the Mercure protocol.
+    pub hub_url: Arc<Url>,
+    /// Who is subscribed to what, where that is told.
+    pub presence: Option<Presence>,
     /// Ends every stream, with a `bye`.
     pub stop: CancellationToken,
     /// Counts the connections that are no longer the HTTP server's.
     pub upgraded: TaskTracker,
 }
 
-/// `/events`.
+/// `/events`, and the hub under the Mercure protocol.
 pub fn router(transports: Transports) -> Router {
-    Router::new().route("/events", get(subscribe).connect(subscribe).post(publish::publish)).with_state(transports)
+    Router::new()
+        .route("/events", get(subscribe).connect(subscribe).post(publish::publish))
+        .merge(mercure::routes())
+        .with_state(transports)
 }
 
 /// `GET /events`: subscribes over the transport that the request asks for.

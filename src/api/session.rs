@@ -30,7 +30,11 @@ const SIGN_IN_SUBJECT: &str = "sign-in-link";
 /// What the sign-in link's token says: everything may be seen and done, for an hour.
 pub fn sign_in_claims(now: Timestamp) -> Claims {
     Claims {
-        mercure: MercureClaims { subscribe: vec![TopicMatcher::all()], publish: vec![TopicMatcher::all()] },
+        mercure: MercureClaims {
+            subscribe: vec![TopicMatcher::all()],
+            publish: vec![TopicMatcher::all()],
+            ..MercureClaims::default()
+        },
         postrider: PostriderClaims { accounts: vec!["*".to_owned()], admin: true },
         exp: Some(expiry(now, SIGN_IN_LIFETIME)),
         sub: Some(SIGN_IN_SUBJECT.to_owned()),

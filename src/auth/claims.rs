@@ -4,8 +4,13 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use url::Url;
 
+use super::access_token;
 use crate::event::TopicMatcher;
+
+/// The claim `mercure` under a name that nobody else can have chosen.
+const MERCURE_URL: &str = "https://mercure.rocks/";
 
 /// Why a token is not accepted. No message holds any of the token, so that it may be logged and answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +46,12 @@ pub enum TokenError {
     /// Its issuer's keys could not be fetched yet. The token may be good.
     #[error("the keys of the token's issuer cannot be read at the moment; try again later, or see postrider's log")]
     NoKeys,
+    /// Only access tokens count, and this is none.
+    #[error(
+        "the token is no access token (RFC 9068, `typ` `at+jwt`), and tokens of the older kind are switched off here; see \
+             `mercure.legacy`"
+    )]
+    NotAnAccessToken,
     /// A claim is not what it should be.
     #[error("the token's claim {0}; sign a token with that claim corrected")]
     BadClaims(String),
@@ -69,6 +80,9 @@ pub struct Claims {
     /// Whose it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
+    /// It is an access token (RFC 9068), not one of Mercure's older kind.
+    #[serde(skip)]
+    pub is_access_token: bool,
 }
 
 /// The claim `mercure`.
@@ -80,6 +94,9 @@ pub struct MercureClaims {
     /// Events whose topics all match may be published.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<TopicMatcher>,
+    /// What others may know of a subscriber.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
 }
 
 /// The claim `postrider`.
@@ -115,12 +132,15 @@ impl Claims {
     /// [`TokenError::BadClaims`], naming the first claim that is wrong. Claims that are not known are left alone.
     pub(super) fn read(payload: &Map<String, Value>, audience: &[String], required: bool) -> Result<Self, TokenError> {
         check_audience(payload.get("aud"), audience, required)?;
-        let mercure = section(payload, "mercure")?;
+        // The form for those whose tokens may only have names of their own.
+        let own = if payload.contains_key("mercure") { "mercure" } else { MERCURE_URL };
+        let mercure = section(payload, own)?;
         let postrider = section(payload, "postrider")?;
         Ok(Self {
             mercure: MercureClaims {
                 subscribe: matchers(mercure, "mercure.subscribe")?,
                 publish: matchers(mercure, "mercure.publish")?,
+                payload: mercure.and_then(|mercure| mercure.get("payload")).cloned(),
             },
             postrider: PostriderClaims {
                 accounts: strings(postrider, "postrider.accounts")?.into_iter().map(str::to_owned).collect(),
@@ -131,6 +151,33 @@ impl Claims {
             iat: numeric_date(payload, "iat")?,
             jti: string(payload, "jti")?,
             sub: string(payload, "sub")?,
+            is_access_token: false,
+        })
+    }
+
+    /// Reads the payload of an access token (RFC 9068) whose signature was good and whose `iss` is its issuer's name. Rights
+    /// are in its `authorization_details` (RFC 9396); relative matchers in them start at `hub`.
+    ///
+    /// # Errors
+    /// As [`Claims::read`]. One detail that is wrong voids the whole token.
+    pub(super) fn read_access_token(
+        payload: &Map<String, Value>,
+        audience: &[String],
+        hub: &Url,
+    ) -> Result<Self, TokenError> {
+        check_audience(payload.get("aud"), audience, true)?;
+        if !payload.contains_key("exp") {
+            return Err(wrong("exp", "there (RFC 9068 §2.2)"));
+        }
+        Ok(Self {
+            mercure: access_token::details(payload, hub)?,
+            postrider: PostriderClaims::default(),
+            exp: numeric_date(payload, "exp")?,
+            nbf: numeric_date(payload, "nbf")?,
+            iat: numeric_date(payload, "iat")?,
+            jti: string(payload, "jti")?,
+            sub: string(payload, "sub")?,
+            is_access_token: true,
         })
     }
 
@@ -164,16 +211,16 @@ impl Claims {
 }
 
 /// RFC 7519 §4.1.3: a token for somebody else must be refused.
-fn check_audience(named: Option<&Value>, audience: &[String], required: bool) -> Result<(), TokenError> {
-    let is_ours = |value: &Value| value.as_str().is_some_and(|name| audience.iter().any(|own| own == name));
+fn check_audience(aud: Option<&Value>, audience: &[String], required: bool) -> Result<(), TokenError> {
+    let is_ours = |value: &Value| value.as_str().is_some_and(|text| audience.iter().any(|own| own == text));
     let expected = || audience.join("` or `");
-    let fits = match named {
+    let fits = match aud {
         None if required => {
             return Err(TokenError::BadClaims(format!("`aud` is missing; it must be `{}`", expected())));
         }
         None => true,
-        Some(Value::Array(names)) => names.iter().any(is_ours),
-        Some(name) => is_ours(name),
+        Some(Value::Array(all)) => all.iter().any(is_ours),
+        Some(one) => is_ours(one),
     };
     let wrong = || TokenError::BadClaims("`aud` says that it is for another service".to_owned());
     if fits { Ok(()) } else { Err(wrong()) }
@@ -184,7 +231,7 @@ fn timestamp(seconds: u64) -> Timestamp {
     i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
 }
 
-fn wrong(claim: &str, expected: &str) -> TokenError {
+pub(super) fn wrong(claim: &str, expected: &str) -> TokenError {
     TokenError::BadClaims(format!("`{claim}` must be {expected}"))
 }
 

@@ -46,7 +46,7 @@ struct Key {
     /// The key belongs to nothing else, so that a token need not name it.
     alone: bool,
     algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    verifies: DecodingKey,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -69,7 +69,7 @@ impl KeySet {
         let ed = || DecodingKey::from_ed_pem(pem).ok().map(|key| (key, vec![Algorithm::EdDSA]));
         let rsa = || DecodingKey::from_rsa_pem(pem).ok().map(|key| (key, RSA.to_vec()));
         let (key, algorithms) = ec.or_else(ed).or_else(rsa).ok_or(KeySetError::Pem)?;
-        Ok(Self(vec![Key { id: None, alone: true, algorithms, key }]))
+        Ok(Self(vec![Key { id: None, alone: true, algorithms, verifies: key }]))
     }
 
     /// One secret, which whoever signs has too.
@@ -78,7 +78,7 @@ impl KeySet {
         if algorithms.is_empty() {
             return Err(KeySetError::Short(secret.len()));
         }
-        Ok(Self(vec![Key { id: None, alone: true, algorithms, key: DecodingKey::from_secret(secret) }]))
+        Ok(Self(vec![Key { id: None, alone: true, algorithms, verifies: DecodingKey::from_secret(secret) }]))
     }
 
     /// Those keys of a set that are for one of the allowed algorithms. Keys of other kinds may stand beside them.
@@ -97,7 +97,7 @@ impl KeySet {
     /// The keys that may have signed a token with this header. What a token names has to be there by that name.
     pub(super) fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &DecodingKey> {
         let named = move |key: &Key| key.alone || id.is_none_or(|id| key.id.as_deref() == Some(id));
-        self.0.iter().filter(move |key| named(key) && key.algorithms.contains(&algorithm)).map(|key| &key.key)
+        self.0.iter().filter(move |key| named(key) && key.algorithms.contains(&algorithm)).map(|key| &key.verifies)
     }
 
     /// Whether a key of this name is there, whatever it is for.
@@ -133,7 +133,7 @@ impl Key {
             allowed.contains(algorithm) && own.as_ref().is_none_or(|own| own.as_ref().is_ok_and(|own| own == algorithm))
         });
         let id = common.key_id.as_deref().map(Into::into);
-        (!algorithms.is_empty()).then_some(Self { id, alone: false, algorithms, key })
+        (!algorithms.is_empty()).then_some(Self { id, alone: false, algorithms, verifies: key })
     }
 }
 

@@ -12,6 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode_header};
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::issuer::{Issuer, Keys};
 use super::key_set::KeySet;
@@ -24,6 +25,7 @@ pub struct Verifier {
     issuers: Vec<Issuer>,
     /// What `aud` has to name where nothing else is configured: the address of the hub.
     resource: Vec<String>,
+    hub: Url,
 }
 
 /// A token as it came, before anything of it is believed.
@@ -34,9 +36,14 @@ struct Unverified<'a> {
 }
 
 impl Verifier {
-    /// A verifier for the hub at `resource`.
-    pub fn new(own: Arc<SigningKey>, issuers: Vec<Issuer>, resource: &str) -> Self {
-        Self { own, issuers, resource: vec![resource.to_owned()] }
+    /// A verifier for the hub at this address, which is its resource identifier too (RFC 9728).
+    pub fn new(own: Arc<SigningKey>, issuers: Vec<Issuer>, hub: Url) -> Self {
+        Self { own, issuers, resource: vec![hub.to_string()], hub }
+    }
+
+    /// The names of those whose tokens count.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.issuers.iter().filter_map(|issuer| issuer.name.as_deref())
     }
 
     /// The key that postrider signs with.
@@ -70,10 +77,32 @@ impl Verifier {
         let claims = match self.open_by_issuer(&unverified).await? {
             Some(claims) => claims,
             // A front end that signs with our key may call itself what it likes, but for the name of an issuer.
-            None => Claims::read(&self.own.open(token)?, &self.resource, false)?,
+            None => self.read(&unverified, &self.own.open(token)?, None)?,
         };
         claims.check_times(now)?;
         Ok(claims)
+    }
+
+    /// What the payload says of a token whose signature was good.
+    fn read(
+        &self,
+        token: &Unverified<'_>,
+        payload: &Map<String, Value>,
+        issuer: Option<&Issuer>,
+    ) -> Result<Claims, TokenError> {
+        let named = issuer.filter(|issuer| !issuer.audience.is_empty());
+        let audience = named.map_or(&self.resource, |issuer| &issuer.audience);
+        if !token.is_access_token() {
+            return Claims::read(payload, audience, named.is_some());
+        }
+        // RFC 9068 §4: the key has to be that of the issuer that the token names. Ours is that of the hub's own origin.
+        let own = self.hub.origin().ascii_serialization();
+        if token.issuer.is_none() || (issuer.is_none() && token.issuer.as_ref() != Some(&own)) {
+            let detail =
+                format!("`iss` of an access token must name its issuer; of postrider's own key that is `{own}`");
+            return Err(TokenError::BadClaims(detail));
+        }
+        Claims::read_access_token(payload, audience, &self.hub)
     }
 
     /// What the token says by the keys of the issuers of its name; none where there are none of them, or where it may
@@ -83,9 +112,7 @@ impl Verifier {
         for issuer in self.issuers.iter().filter(|issuer| issuer.name == token.issuer) {
             match issuer.open(token).await {
                 Ok(payload) => {
-                    let explicit = !issuer.audience.is_empty();
-                    let audience = if explicit { &issuer.audience } else { &self.resource };
-                    return Ok(Some(Claims::read(&payload, audience, explicit)?.without_administration()));
+                    return Ok(Some(self.read(token, &payload, Some(issuer))?.without_administration()));
                 }
                 Err(err) => refusal = Some(err),
             }
@@ -114,6 +141,14 @@ impl<'a> Unverified<'a> {
             Some(_) => return Err(TokenError::BadClaims("`iss` must be a string".to_owned())),
         };
         Ok(Self { token, header, issuer })
+    }
+}
+
+impl Unverified<'_> {
+    /// Whether it says that it is one (RFC 9068 §2.1). Media types have no case, and `application/` is mostly left out.
+    fn is_access_token(&self) -> bool {
+        let kind = self.header.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
+        kind.strip_prefix("application/").unwrap_or(&kind) == "at+jwt"
     }
 }
 

@@ -32,7 +32,7 @@ impl Gate {
     /// A token that is there but not good is refused, rather than taken for none.
     pub async fn reader(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
         match Presented::in_headers(headers)? {
-            Some(presented) => Ok(Authority::of(self.verifier.verify(presented.token).await?, presented.carrier)),
+            Some(presented) => self.bearer(presented).await,
             None => Ok(Authority::anonymous()),
         }
     }
@@ -44,6 +44,28 @@ impl Gate {
     /// As [`Gate::reader`], and when a cookie came along on another site's request.
     pub async fn writer(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
         let authority = self.reader(headers).await?;
+        self.check_origin(&authority, headers)?;
+        Ok(authority)
+    }
+
+    /// Who a token makes of its bearer.
+    ///
+    /// # Errors
+    /// When it is not good.
+    pub async fn bearer(&self, presented: Presented<'_>) -> Result<Authority, Problem> {
+        Ok(Authority::of(self.verifier.verify(presented.token).await?, presented.carrier))
+    }
+
+    /// The names of those whose tokens count.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.verifier.issuers()
+    }
+
+    /// Checks that a write with a cookie comes from one of our own pages.
+    ///
+    /// # Errors
+    /// When it comes from another site's.
+    pub fn check_origin(&self, authority: &Authority, headers: &HeaderMap) -> Result<(), Problem> {
         if authority.needs_origin_check() {
             let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("invalid"));
             let host = text(header::HOST).unwrap_or_default();
@@ -56,7 +78,7 @@ impl Gate {
                 .unwrap_or(Ok(()))
                 .map_err(|err| Problem::new(StatusCode::FORBIDDEN, "foreign-origin", err.to_string()))?;
         }
-        Ok(authority)
+        Ok(())
     }
 
     /// Checks a token that came in a body.

@@ -94,6 +94,11 @@ impl Problem {
         self.status
     }
 
+    /// What programs know it by.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// What is said to people.
     pub fn detail(&self) -> &str {
         &self.detail

@@ -73,7 +73,7 @@ impl Writer {
 
 fn headers(format: Format, opening: Opening) -> HeaderMap {
     let content_type = match format {
-        Format::Sse => "text/event-stream",
+        Format::Sse | Format::Mercure => "text/event-stream",
         Format::Lines => "application/x-ndjson",
         Format::Multipart => "multipart/x-mixed-replace; boundary=postrider",
     };
@@ -104,6 +104,8 @@ fn hello(format: Format, opening: Opening, config: &StreamConfig) -> Bytes {
             // event would begin anew, and miss what came meanwhile.
             format!("retry: {}\nevent: hello\ndata: {data}\nid: {last_event_id}\n\n", config.retry_ms()).into()
         }
+        // At once, so that a browser's `open` does not wait for the first update.
+        Format::Mercure => heartbeat(format),
         Format::Lines => format!("{}\n", json!({ "control": "hello", "last_event_id": last_event_id })).into(),
         Format::Multipart => {
             let hello = json!({ "control": "hello", "last_event_id": last_event_id });
@@ -116,7 +118,7 @@ fn hello(format: Format, opening: Opening, config: &StreamConfig) -> Bytes {
 /// Something that a reader passes over, so that the connection is seen to live.
 fn heartbeat(format: Format) -> Bytes {
     match format {
-        Format::Sse => Bytes::from_static(b":\n\n"),
+        Format::Sse | Format::Mercure => Bytes::from_static(b":\n\n"),
         Format::Lines => Bytes::from_static(b"\n"),
         Format::Multipart => format!("{}{}", json!({ "control": "heartbeat" }), Format::NEXT_PART).into(),
     }
@@ -131,6 +133,8 @@ fn bye(format: Format, reason: Reason, config: &StreamConfig) -> Bytes {
             let data = json!({ "reason": reason.as_str(), "retry_ms": retry_ms });
             format!("retry: {retry_ms}\nevent: bye\ndata: {data}\n\n").into()
         }
+        // Mercure's streams just end.
+        Format::Mercure => Bytes::new(),
         Format::Lines => format!("{record}\n").into(),
         Format::Multipart => format!("{record}\r\n--postrider--\r\n").into(),
     }
