@@ -9,6 +9,7 @@
 
 mod append;
 mod config;
+mod keys;
 mod outbox;
 mod read;
 mod retention;

@@ -10,7 +10,7 @@ use crate::event::{AccountName, Draft, EventId, Topic};
 /// Recognises the same happening when a source reports it again, after a crash between commit and reply.
 ///
 /// For IMAP made of account, mailbox, UIDVALIDITY, UID and kind; for SMTP of recipient and message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DedupKey([u8; 16]);
 
 impl DedupKey {
@@ -27,6 +27,11 @@ impl DedupKey {
             *to = *from;
         }
         Self(key)
+    }
+
+    /// The key that has these octets.
+    pub(super) fn from_bytes(octets: [u8; 16]) -> Self {
+        Self(octets)
     }
 
     /// The key's octets.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::keys::Keys;
 use super::topics::TopicTable;
-use super::{EventLogConfig, Position};
+use super::{DedupKey, EventLogConfig, Position};
 use crate::event::EventId;
 
 /// Events that one step removes: with 100, a commit beside it waits for some 13 ms at most.
@@ -69,10 +70,16 @@ impl Retention {
     }
 
     /// Removes some of what is due; says whether there is more. A failure is logged, and tried again later.
-    pub(super) fn step(&mut self, connection: &mut Connection, topics: &TopicTable, now: Timestamp) -> bool {
+    pub(super) fn step(
+        &mut self,
+        connection: &mut Connection,
+        topics: &TopicTable,
+        keys: &mut Keys,
+        now: Timestamp,
+    ) -> bool {
         let removed = self
             .due(connection, now)
-            .and_then(|due| if due { self.remove(connection, topics, now) } else { Ok(false) });
+            .and_then(|due| if due { self.remove(connection, topics, keys, now) } else { Ok(false) });
         removed.unwrap_or_else(|err| {
             tracing::warn!(error = %err, "old events could not be removed from the event log, will try again");
             false
@@ -96,13 +103,19 @@ impl Retention {
         Ok(too_old || self.events > self.events_max || self.bytes > self.bytes_max)
     }
 
-    fn remove(&mut self, connection: &mut Connection, topics: &TopicTable, now: Timestamp) -> rusqlite::Result<bool> {
+    fn remove(
+        &mut self,
+        connection: &mut Connection,
+        topics: &TopicTable,
+        keys: &mut Keys,
+        now: Timestamp,
+    ) -> rusqlite::Result<bool> {
         let limit_ms = self.limit(now).as_millisecond();
         let (mut events, mut bytes, mut floor) = (0_u64, 0_u64, self.floor);
-        let mut names: Vec<String> = Vec::new();
+        let (mut names, mut gone): (Vec<String>, Vec<(DedupKey, Position)>) = Default::default();
         let transaction = connection.transaction()?;
         {
-            let sql = "SELECT position, id, time_ms, topics, length(CAST(json AS BLOB)) FROM event
+            let sql = "SELECT position, id, time_ms, topics, length(CAST(json AS BLOB)), dedup_key FROM event
                 ORDER BY position LIMIT ?1";
             let mut statement = transaction.prepare_cached(sql)?;
             let mut rows = statement.query([STEP])?;
@@ -119,6 +132,8 @@ impl Retention {
                     transaction.prepare_cached(sql)?.execute(params![position, name])?;
                 }
                 names.extend(topics.lines().map(str::to_owned));
+                let key: Option<[u8; 16]> = row.get(5)?;
+                gone.extend(key.map(|key| (DedupKey::from_bytes(key), Position(position))));
                 events += 1;
                 bytes += row.get::<_, u64>(4)?;
                 floor = (Position(position), Some(EventId::from_bytes(row.get(1)?)));
@@ -128,8 +143,10 @@ impl Retention {
         let sql = "UPDATE totals SET events = events - ?1, bytes = bytes - ?2, floor_position = ?3, floor_id = ?4";
         let floor_id = floor.1.as_ref().map(EventId::as_bytes);
         transaction.prepare_cached(sql)?.execute(params![events, bytes.min(self.bytes), floor.0.0, floor_id])?;
+        Keys::unindex(&transaction, &gone)?;
         let unused = drop_unused_topics(&transaction, names)?;
         transaction.commit()?;
+        keys.removed(&gone);
         for name in unused {
             topics.remove(&name);
         }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::OpenError;
 
 /// Each step brings the file from the format of its index to the next; `user_version` says how many were taken.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE event (
         position INTEGER PRIMARY KEY,
@@ -78,6 +78,12 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX outgoing_age ON outgoing (queued_ms) WHERE settled_ms IS NULL;
     CREATE INDEX outgoing_settled ON outgoing (settled_ms) WHERE settled_ms IS NOT NULL;
 ",
+    "
+    -- The events' keys, of all events up to keys_position and of some that are newer.
+    CREATE TABLE event_key (key BLOB PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    DROP INDEX event_dedup_key;
+    ALTER TABLE totals ADD COLUMN keys_position INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Pages in the write-ahead log before SQLite moves them into the file: 4 MB. Fewer and the pauses are shorter, in which
@@ -95,7 +101,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(sqlite)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sqlite)?;
-    connection.pragma_update(None, "cache_size", -65_536).map_err(sqlite)?;
+    connection.pragma_update(None, "cache_size", -16_384).map_err(sqlite)?;
     connection.set_prepared_statement_cache_capacity(32);
     migrate(&mut connection, path)?;
     Ok(connection)

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::append::{AppendError, Appended, Prepared, Row};
+use super::keys::{KeyChanges, Keys};
 use super::outbox::{OutboxState, OutboxTotals};
 use super::retention::Retention;
 use super::tail::Tails;
@@ -49,6 +50,7 @@ pub(super) struct Writer {
     topics: TopicTable,
     tails: Tails,
     retention: Retention,
+    keys: Keys,
     ids: EventIdGenerator,
     /// Moves only when a commit has returned.
     head: Position,
@@ -62,6 +64,8 @@ pub(super) struct Writer {
 struct Batch<'a> {
     transaction: Transaction<'a>,
     topics: &'a TopicTable,
+    keys: &'a Keys,
+    key_changes: KeyChanges,
     ids: &'a mut EventIdGenerator,
     now: Timestamp,
     /// `now` as events say it.
@@ -73,9 +77,18 @@ struct Batch<'a> {
     new_topics: Vec<Box<str>>,
 }
 
+/// What the writer has to know of a batch that is on disk.
+struct Done {
+    head: Position,
+    key_changes: KeyChanges,
+    outbox: OutboxTotals,
+    bytes: u64,
+    committed: Vec<Arc<Committed>>,
+}
+
 impl Writer {
     pub(super) fn new(
-        connection: Connection,
+        mut connection: Connection,
         path: PathBuf,
         topics: TopicTable,
         tails: Tails,
@@ -99,6 +112,7 @@ impl Writer {
         }
         drop(rows);
         drop(statement);
+        let keys = Keys::load(&mut connection, head)?;
         tails.start_at(head, newest);
         let outbox = OutboxTotals::load(&connection)?;
         outbox_state.committed(outbox);
@@ -108,6 +122,7 @@ impl Writer {
             topics,
             tails,
             retention,
+            keys,
             ids: EventIdGenerator::after(newest),
             head,
             outbox,
@@ -139,7 +154,7 @@ impl Writer {
             // One small step at a time, so that no append waits for more than one of them; and not after each append,
             // since a log at its limit would then wait for the disk again to remove a single event.
             if closing || look_again <= Instant::now() || self.retention.is_behind() {
-                let more = self.retention.step(&mut self.connection, &self.topics, Timestamp::now());
+                let more = self.retention.step(&mut self.connection, &self.topics, &mut self.keys, Timestamp::now());
                 look_again = Instant::now() + if more { Duration::ZERO } else { IDLE_TICK };
             }
         }
@@ -186,6 +201,8 @@ impl Writer {
         let mut batch = Batch {
             transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
             topics: &self.topics,
+            keys: &self.keys,
+            key_changes: KeyChanges::default(),
             ids: &mut self.ids,
             now,
             time: format!("{now:.3}"),
@@ -196,30 +213,16 @@ impl Writer {
             new_topics: Vec::new(),
         };
         let written = asked.into_iter().map(|prepared| batch.append(prepared)).collect::<rusqlite::Result<Vec<_>>>();
-        let Batch { transaction, head, outbox, bytes, committed, new_topics, .. } = batch;
-        let events = committed.len() as u64;
-        let done = written.and_then(|answers| {
-            Retention::count(&transaction, events, bytes)?;
-            transaction.commit()?;
-            Ok(answers)
-        });
-        match done {
-            Ok(answers) => {
-                self.head = head;
-                self.retention.add(events, bytes);
-                if std::mem::replace(&mut self.outbox, outbox) != outbox {
-                    self.outbox_state.committed(outbox);
-                }
-                self.tails.publish(&committed);
-                Ok(answers)
-            }
-            Err(err) => {
-                for name in new_topics {
-                    self.topics.remove(&name);
-                }
-                Err(err)
-            }
+        let (answers, done) = batch.finish(written)?;
+        let Done { head, key_changes, outbox, bytes, committed } = done;
+        self.head = head;
+        self.keys.committed(key_changes, head);
+        self.retention.add(committed.len() as u64, bytes);
+        if std::mem::replace(&mut self.outbox, outbox) != outbox {
+            self.outbox_state.committed(outbox);
         }
+        self.tails.publish(&committed);
+        Ok(answers)
     }
 
     fn append_error(&self, err: rusqlite::Error) -> AppendError {
@@ -259,6 +262,23 @@ fn gather(batch: &mut Vec<(Prepared, Reply, OwnedSemaphorePermit)>, commands: &R
 }
 
 impl Batch<'_> {
+    /// Commits, if all of it was written.
+    fn finish<T>(self, written: rusqlite::Result<T>) -> rusqlite::Result<(T, Done)> {
+        let Self { transaction, topics, keys, mut key_changes, head, outbox, bytes, committed, new_topics, .. } = self;
+        let done = written.and_then(|answers| {
+            Retention::count(&transaction, committed.len() as u64, bytes)?;
+            keys.index(&mut key_changes, &transaction)?;
+            transaction.commit()?;
+            Ok((answers, Done { head, key_changes, outbox, bytes, committed }))
+        });
+        if done.is_err() {
+            for name in new_topics {
+                topics.remove(&name);
+            }
+        }
+        done
+    }
+
     fn append(&mut self, prepared: Prepared) -> rusqlite::Result<Result<Vec<Appended>, AppendError>> {
         // Before anything else of it: the others of the batch go on.
         if prepared.outgoing.as_ref().is_some_and(|outgoing| !self.outbox.admit(outgoing)) {
@@ -266,7 +286,8 @@ impl Batch<'_> {
         }
         let mut answers = Vec::with_capacity(prepared.rows.len());
         for row in prepared.rows {
-            answers.push(match self.known(&row)? {
+            let known = row.key.map(|key| self.keys.find(&self.key_changes, &self.transaction, key)).transpose()?;
+            answers.push(match known.flatten() {
                 Some(id) => Appended { id, repeated: true },
                 None => Appended { id: self.insert(row)?, repeated: false },
             });
@@ -285,14 +306,6 @@ impl Batch<'_> {
             self.outbox.settle(&self.transaction, id, settlement, self.now)?;
         }
         Ok(Ok(answers))
-    }
-
-    /// The ID of the event that was made of the same happening, if it is in the log.
-    fn known(&self, row: &Row) -> rusqlite::Result<Option<EventId>> {
-        let Some(key) = &row.key else { return Ok(None) };
-        let mut statement = self.transaction.prepare_cached("SELECT id FROM event WHERE dedup_key = ?1")?;
-        let id: Option<[u8; 16]> = statement.query_row([key.as_bytes()], |row| row.get(0)).optional()?;
-        Ok(id.map(EventId::from_bytes))
     }
 
     fn insert(&mut self, row: Row) -> rusqlite::Result<EventId> {
@@ -317,6 +330,9 @@ impl Batch<'_> {
             // A publisher may name a topic twice.
             let sql = "INSERT OR IGNORE INTO event_topic VALUES (?1, ?2)";
             self.transaction.prepare_cached(sql)?.execute(params![number, position.0])?;
+        }
+        if let Some(key) = row.key {
+            self.key_changes.add(key, position);
         }
         self.head = position;
         self.bytes += json.len() as u64;

@@ -23,11 +23,10 @@ pub(super) fn lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     // Almost everything stays, so it is copied run by run: of each message some kilobytes come through here.
-    while let Some((run, c)) = rest.bytes().position(may_be_control).and_then(|at| {
-        let (run, from) = rest.split_at_checked(at)?;
-        Some((run, from.chars().next()?))
-    }) {
+    loop {
+        let (run, from) = rest.split_at_checked(clean_len(rest.as_bytes())).unwrap_or((rest, ""));
         out.push_str(run);
+        let Some(c) = from.chars().next() else { return out };
         rest = rest.get(run.len().saturating_add(c.len_utf8())..).unwrap_or_default();
         match c {
             '\r' if rest.starts_with('\n') => {}
@@ -36,8 +35,17 @@ pub(super) fn lines(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out.push_str(rest);
-    out
+}
+
+/// How many octets at the beginning stay as they are. Looked at many at a time, which the processor does far faster.
+fn clean_len(text: &[u8]) -> usize {
+    let chunks = text.chunks(32);
+    let clean = chunks
+        .take_while(|chunk| !chunk.iter().fold(false, |any, octet| any | may_be_control(*octet)))
+        .map(<[u8]>::len)
+        .sum();
+    let rest = text.get(clean..).unwrap_or_default();
+    rest.iter().position(|octet| may_be_control(*octet)).map_or(text.len(), |at| clean.saturating_add(at))
 }
 
 /// Whether a character that begins with this octet may be one that [`lines`] changes: C0 except the tab, DEL, C1 (behind
@@ -68,6 +76,11 @@ pub(super) fn collapse<'a>(pieces: impl Iterator<Item = &'a str>, chars_max: usi
     let mut joiner = None;
     for c in pieces.flat_map(|piece| piece.chars().chain([' '])) {
         match c {
+            // Most characters are this.
+            c if c.is_ascii_graphic() && !gap && joiner.is_none() => {
+                out.push(c);
+                len = len.saturating_add(1);
+            }
             c if c.is_whitespace() => (gap, joiner) = (true, None),
             // They hold emoji and Persian words together; next to white space they are only padding.
             '\u{200c}' | '\u{200d}' => joiner = Some(c),

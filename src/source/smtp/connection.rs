@@ -222,10 +222,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         if deadline <= Instant::now() {
             return Ok(Some(self.late()));
         }
+        // Never `now` without `stop` before it.
+        let end = if in_data { now } else { stop };
         tokio::select! {
             biased;
-            () = now.cancelled() => Ok(Some(self.session.shut_down(&mut self.out))),
-            () = stop.cancelled(), if !in_data => Ok(Some(self.session.shut_down(&mut self.out))),
+            () = end.cancelled() => Ok(Some(self.session.shut_down(&mut self.out))),
             read = timeout_at(wake_at, self.read()) => match read {
                 Ok(read) => read,
                 Err(_) if wake_at < deadline => Ok(Some(self.session.end_stalled_line(&mut self.out))),
