@@ -10,6 +10,8 @@
 
 mod support;
 
+use std::time::Instant;
+
 use jsonwebtoken::{Algorithm, Header};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -506,4 +508,30 @@ async fn a_stream_ends_with_its_token() {
     let token = server.token_for(&["--subscribe", "a", "--expires", "2s"]).await;
     let mut stream = subscribe(&server, "topic=a", &token).await;
     assert_eq!(stream.record().await, None, "it just ends");
+}
+
+#[tokio::test]
+async fn streams_end_when_their_time_is_over_and_not_all_at_once() {
+    let server = start("[stream]\nlifetime_max = '3s'\n").await;
+    // How long each lasts by itself: that they are opened one after the other spreads nothing.
+    let lasts = |mut stream: Stream, begun: Instant| async move {
+        assert_eq!(stream.record().await, None);
+        begun.elapsed().as_secs_f64()
+    };
+    let mut streams = Vec::new();
+    for _ in 0..12 {
+        let begun = Instant::now();
+        streams.push(lasts(subscribe(&server, "topic=a", &server.token).await, begun));
+    }
+    let lasted = futures::future::join_all(streams).await;
+    let (shortest, longest) =
+        lasted.iter().fold((f64::MAX, 0.0), |(least, most), &time| (time.min(least), time.max(most)));
+    assert!(shortest >= 2.4, "{lasted:?}");
+    // Twelve of them within a sixth of the time that they are spread over would be chance in a hundred million.
+    assert!(longest - shortest > 0.1, "{lasted:?}");
+    // postrider's own streams say why.
+    let mut stream = Stream::open(&server, "/events?topic=a", "application/x-ndjson").await;
+    stream.record().await.expect("hello");
+    let bye: Value = serde_json::from_str(&stream.record().await.expect("bye")).unwrap();
+    assert_eq!((&bye["control"], &bye["reason"]), (&json!("bye"), &json!("lifetime-over")));
 }
