@@ -52,6 +52,12 @@ impl Position {
     /// Before everything.
     pub const START: Self = Self(0);
 
+    /// For tests of what is done with positions.
+    #[cfg(test)]
+    pub(crate) fn at(position: i64) -> Self {
+        Self(position)
+    }
+
     /// How many events were committed up to here.
     pub fn count(self) -> u64 {
         self.0.unsigned_abs()

@@ -7,7 +7,11 @@
 mod config;
 mod index;
 mod mercure;
+mod patterns;
+mod place;
 mod queue;
+mod recent;
+mod shared;
 mod subscription;
 mod update;
 
@@ -16,10 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 pub use config::HubConfig;
-pub use subscription::{Batch, Opening, Resume, SubscribeError, Subscription};
+pub use place::Place;
+pub use shared::Merged;
+pub use subscription::{Batch, Live, Opening, Resume, SubscribeError, Subscription};
 pub use update::{Format, Update};
 
 use self::index::Index;
+use self::place::Places;
 use self::queue::Queue;
 use crate::event_log::{EventLog, Position, Selection, Tail};
 
@@ -38,13 +45,15 @@ struct Shared {
     log: EventLog,
     config: HubConfig,
     index: Mutex<Index>,
+    places: Places,
 }
 
 impl Hub {
     /// A hub over a log; it hands nothing on until [`Hub::run`] runs.
     pub fn new(log: EventLog, config: HubConfig) -> Self {
         let index = Mutex::new(Index::after(log.head().0));
-        Self { shared: Arc::new(Shared { log, config, index }) }
+        let places = Places::new(config.subscribers_max);
+        Self { shared: Arc::new(Shared { log, config, index, places }) }
     }
 
     /// Hands committed events on until the log is closed or `stop` is cancelled. `tail` must have been taken before
@@ -74,7 +83,7 @@ impl Hub {
 
     /// How many subscribers there are.
     pub fn subscribers(&self) -> usize {
-        self.index().len()
+        self.shared.places.taken()
     }
 
     /// The settings that the hub was made with.
@@ -88,18 +97,20 @@ impl Hub {
     }
 
     /// Adds a subscriber; none when there are too many.
-    fn register(&self, selection: &Selection) -> Option<(usize, Arc<Queue>)> {
-        let queue = Arc::new(Queue::new(self.shared.config.queue_max.get()));
-        let mut index = self.index();
-        if index.len() >= self.shared.config.subscribers_max {
-            return None;
-        }
-        Some((index.insert(selection.clone(), queue.clone()), queue))
+    fn register(&self, selection: &Selection) -> Option<(usize, Arc<Queue>, Place)> {
+        let place = self.shared.places.take()?;
+        let queue = Arc::new(self.new_queue());
+        let key = self.index().insert(selection.clone(), queue.clone());
+        Some((key, queue, place))
+    }
+
+    fn new_queue(&self) -> Queue {
+        Queue::new(self.shared.config.queue_max.get())
     }
 
     /// Gives a subscriber a new queue for a new selection; everything up to the position was offered to the old one.
     fn exchange(&self, key: &mut usize, selection: &Selection) -> (Arc<Queue>, Position) {
-        let queue = Arc::new(Queue::new(self.shared.config.queue_max.get()));
+        let queue = Arc::new(self.new_queue());
         let mut index = self.index();
         index.remove(*key);
         *key = index.insert(selection.clone(), queue.clone());

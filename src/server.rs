@@ -12,7 +12,7 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use axum::middleware;
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,8 +38,12 @@ use crate::source::mail_over_http;
 use crate::source::smtp::{
     self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
 };
-use crate::transport::{self, Presence, Transports};
+use crate::transport::{self, Presence, Shards, Transports};
 use crate::web;
+
+/// Connections that wait to be accepted; the system may allow fewer. When all subscribers come back at once, those that
+/// find no room try again after seconds.
+const BACKLOG: u32 = 4096;
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +143,7 @@ impl Server {
         let prepared = Prepared::read(&config, data_dir, &metrics).await?;
         let event_log = EventLog::open(data_dir, &config.event_log)?;
         let key = Arc::new(SigningKey::load_or_create(data_dir)?);
-        let http = listen(config.http.listen, "HTTP", "http").await?;
+        let http = listen(config.http.listen, "HTTP", "http")?;
         let mut listeners = Vec::new();
         for listener in config.smtp.listeners() {
             if let Some(risk) = listener.risk() {
@@ -247,6 +251,9 @@ impl Server {
         let mut hub = JoinSet::new();
         let (dispatcher, tail, dispatch) = (self.hub.clone(), self.event_log.tail(), hub_stop.clone());
         hub.spawn(async move { dispatcher.run(tail, dispatch).await });
+        let (config, stall_timeout) = (self.config.stream.clone(), self.config.http.stall_timeout);
+        let shards = Shards::new(self.hub.clone(), config, stall_timeout, streams.clone());
+        hub.spawn(shards.clone().run(hub_stop.clone()));
 
         let mut sources =
             Sources::new(self.event_log.clone(), self.registry.clone(), self.watcher.clone(), stop.clone());
@@ -264,7 +271,7 @@ impl Server {
             sources.spawn(forwarder.run(grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;
-        let router = self.router(&streams, &upgraded);
+        let router = self.router(shards, &streams, &upgraded);
         let (http, http_config) = (self.http.take(), self.config.http.clone());
         // Everybody has gone: their going is told before the log is closed.
         let (presence, gone) = (self.presence.clone(), CancellationToken::new());
@@ -353,11 +360,12 @@ impl Server {
         tracing::info!(accounts = self.config.account.len(), "configuration reloaded");
     }
 
-    fn router(&self, streams: &CancellationToken, upgraded: &TaskTracker) -> axum::Router {
+    fn router(&self, shards: Shards, streams: &CancellationToken, upgraded: &TaskTracker) -> axum::Router {
         let transports = Transports {
             hub: self.hub.clone(),
             event_log: self.event_log.clone(),
             gate: self.gate.clone(),
+            shards,
             config: self.config.stream.clone(),
             mercure: self.config.mercure.clone(),
             hub_url: Arc::clone(&self.hub_url),
@@ -453,8 +461,16 @@ async fn receive_on(listener: &ListenerSettings) -> Result<smtp::Listener, Start
     })
 }
 
-async fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { protocol, flag, address, source })
+fn listen(address: SocketAddr, protocol: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|source| StartError::Listen { protocol, flag, address, source })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod negotiate;
 mod poll;
 mod publish;
 mod query;
+mod shard;
 mod stream;
 mod websocket;
 
@@ -26,6 +27,7 @@ use url::Url;
 
 pub use config::{StreamConfig, StreamConfigError};
 pub use mercure::{MercureConfig, Presence, advertise, hub_url};
+pub use shard::Shards;
 
 use self::negotiate::Transport;
 use self::poll::Patience;
@@ -33,7 +35,7 @@ use self::query::Query;
 use crate::auth::Authority;
 use crate::event::{Topic, TopicMatcher};
 use crate::event_log::{EventLog, Selection};
-use crate::http::{Gate, Problem};
+use crate::http::{Gate, Offer, Problem};
 use crate::hub::{Hub, Resume};
 
 /// What transports work with. Cheap to clone.
@@ -45,6 +47,8 @@ pub struct Transports {
     pub event_log: EventLog,
     /// Who asks.
     pub gate: Gate,
+    /// Where streams go that are no longer the HTTP server's.
+    pub shards: Shards,
     /// `[stream]`.
     pub config: StreamConfig,
     /// `[mercure]`.
@@ -71,7 +75,7 @@ pub fn router(transports: Transports) -> Router {
 async fn subscribe(State(transports): State<Transports>, request: Request) -> Result<Response, Problem> {
     let query = Query::parse(request.uri().query().unwrap_or_default(), request.headers())?;
     let transport = negotiate::transport(request.method(), request.headers(), &query)?;
-    let headers = request.headers();
+    let (headers, offered) = (request.headers(), Offer::is_made(request.extensions()));
     let authority = match transport {
         Transport::WebSocket => transports.gate.writer(headers).await?,
         _ => transports.gate.reader(headers).await?,
@@ -84,7 +88,9 @@ async fn subscribe(State(transports): State<Transports>, request: Request) -> Re
     let selection = transports.selection(&authority, query.topics.clone())?;
     let mut response = match transport {
         Transport::WebSocket => websocket::subscribe(transports, request, query, authority).await?,
-        Transport::Stream(format) => stream::subscribe(&transports, format, selection, &query, &authority).await?,
+        Transport::Stream(format) => {
+            stream::subscribe(&transports, format, selection, &query, &authority, offered).await?
+        }
         Transport::LongPoll => {
             poll::subscribe(&transports, headers, selection, &query, Patience::Long, &authority).await?
         }

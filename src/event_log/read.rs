@@ -36,7 +36,7 @@ impl From<rusqlite::Error> for ReadError {
 }
 
 /// Which events somebody gets: those on the topics that they asked for, as far as they may see them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selection {
     /// What was asked for; an event is wanted when one of its topics is matched.
     pub wanted: Arc<[TopicMatcher]>,

@@ -40,6 +40,16 @@ impl<T: AsyncRead + Unpin> Opened<T> {
         Ok(opened)
     }
 
+    /// Whether HTTP/2 is spoken.
+    pub(super) fn is_http2(&self) -> bool {
+        self.first.get(..self.len) == Some(PREFACE)
+    }
+
+    /// The stream, without what was not read again.
+    pub(super) fn into_inner(self) -> T {
+        self.inner
+    }
+
     /// # Cancel safety
     /// What was read stays.
     async fn fill(&mut self) -> io::Result<()> {

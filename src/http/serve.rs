@@ -1,13 +1,17 @@
 //! The accept loop: limits before anything is read, deadlines on what is read, and a shutdown that ends.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,8 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use super::HttpConfig;
+use super::handover::{Crossing, Held, Offer, hand_over};
 use super::opening::Opened;
 use super::stall::Stall;
 
@@ -27,8 +33,19 @@ const BUFFER_MAX: usize = 16 * 1024;
 /// Streams of one HTTP/2 connection, announced to the client.
 const H2_STREAMS_MAX: u32 = 256;
 
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Served {
+    router: Router,
+    config: HttpConfig,
+    upgraded: TaskTracker,
+    stop: CancellationToken,
+}
+
 /// Serves `router` until `stop` is cancelled, then lets open requests end within `grace`. Streams end themselves when
-/// `stop` is cancelled; what goes on after an upgrade is counted by `upgraded`.
+/// `stop` is cancelled; what goes on after an upgrade or a handover is counted by `upgraded`.
 ///
 /// # Cancel safety
 /// Dropping the future closes the listener and all connections at once.
@@ -42,17 +59,17 @@ pub async fn serve(
 ) {
     let slots = Arc::new(Semaphore::new(config.connections_max));
     let mut connections = JoinSet::new();
+    let served = Served { router, config: config.clone(), upgraded: upgraded.clone(), stop: stop.clone() };
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (stream, peer, slot) = next_connection(&listener, &slots) => {
-                let (router, config, stop) = (router.clone(), config.clone(), stop.clone());
+                let served = served.clone();
                 connections.spawn(async move {
-                    if let Err(err) = connection(stream, router, &config, stop).await {
+                    if let Err(err) = connection(stream, served, slot).await {
                         tracing::debug!(%peer, error = %err, "HTTP connection ended");
                     }
-                    drop(slot);
                 });
             }
         }
@@ -86,30 +103,75 @@ async fn next_connection(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: Router,
-    config: &HttpConfig,
-    stop: CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// Serves one connection until its end, or until its socket is taken.
+async fn connection(stream: TcpStream, served: Served, slot: OwnedSemaphorePermit) -> Result<(), Error> {
     stream.set_nodelay(true)?;
-    let stream = Opened::read(stream, config.header_timeout, &stop).await?;
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(BUFFER_MAX);
+    let stream = Opened::read(stream, served.config.header_timeout, &served.stop).await?;
+    if stream.is_http2() { http2(stream, served, slot).await } else { http1(stream, served, slot).await }
+}
+
+async fn http1(stream: Opened<TcpStream>, served: Served, slot: OwnedSemaphorePermit) -> Result<(), Error> {
+    let crossing = Arc::new(Crossing::default());
+    let service = service_fn({
+        let (crossing, router) = (crossing.clone(), served.router);
+        move |mut request| {
+            Offer::make(&mut request);
+            let (crossing, answer) = (crossing.clone(), router.clone().oneshot(request));
+            async move {
+                match crossing.leave(answer.await?) {
+                    Some(response) => Ok::<_, Infallible>(response),
+                    // The connection is taken apart before it could be asked again.
+                    None => std::future::pending().await,
+                }
+            }
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(served.config.header_timeout).max_buf_size(BUFFER_MAX);
+    let io = TokioIo::new(Stall::new(stream, served.config.stall_timeout, crossing.unwritten.clone()));
+    let mut serving = builder.serve_connection(io, service).with_upgrades();
+    let mut stopping = false;
+    let left = loop {
+        let step = poll_fn(|context| {
+            let ended = Pin::new(&mut serving).poll(context);
+            match crossing.ready() {
+                Some(left) => Poll::Ready(Ok(Some(left))),
+                None => ended.map_ok(|()| None),
+            }
+        });
+        tokio::select! {
+            result = step => break result?,
+            () = served.stop.cancelled(), if !stopping => {
+                stopping = true;
+                Pin::new(&mut serving).graceful_shutdown();
+            }
+        }
+    };
+    if let (Some(left), Some(parts)) = (left, serving.into_parts()) {
+        let held = Held { _slot: slot, _counted: served.upgraded.token() };
+        hand_over(left, parts.io.into_inner().into_inner().into_inner(), held);
+    }
+    Ok(())
+}
+
+async fn http2(stream: Opened<TcpStream>, served: Served, slot: OwnedSemaphorePermit) -> Result<(), Error> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS_MAX)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         .max_send_buf_size(BUFFER_MAX)
         .enable_connect_protocol();
-    let io = TokioIo::new(Stall::new(stream, config.stall_timeout));
-    let mut serving = pin!(builder.serve_connection_with_upgrades(io, TowerToHyperService::new(router)));
-    tokio::select! {
-        result = serving.as_mut() => return result,
-        () = stop.cancelled() => {}
-    }
-    serving.as_mut().graceful_shutdown();
-    serving.await
+    let io = TokioIo::new(Stall::new(stream, served.config.stall_timeout, Arc::default()));
+    let mut serving = pin!(builder.serve_connection(io, TowerToHyperService::new(served.router)));
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = served.stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    drop(slot);
+    Ok(result?)
 }

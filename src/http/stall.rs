@@ -5,6 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,25 +20,29 @@ pub(super) struct Stall<T> {
     limit: Duration,
     /// Runs while a write waits; made when the first one does, since most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    /// Something that was to be written waits; seen by whoever wants to take the stream.
+    waiting: Arc<AtomicBool>,
 }
 
 impl<T> Stall<T> {
-    pub(super) fn new(inner: T, limit: Duration) -> Self {
-        Self { inner, limit, timer: None, waiting: false }
+    pub(super) fn new(inner: T, limit: Duration, waiting: Arc<AtomicBool>) -> Self {
+        Self { inner, limit, timer: None, waiting }
+    }
+
+    pub(super) fn into_inner(self) -> T {
+        self.inner
     }
 
     /// Notes how a write went, and turns a wait that is too long into an error.
     fn judge<R>(&mut self, written: Poll<io::Result<R>>, context: &mut Context<'_>) -> Poll<io::Result<R>> {
         if written.is_ready() {
-            self.waiting = false;
+            self.waiting.store(false, Ordering::Relaxed);
             return written;
         }
         let limit = self.limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
-        if !self.waiting {
+        if !self.waiting.swap(true, Ordering::Relaxed) {
             timer.as_mut().reset(Instant::now() + limit);
-            self.waiting = true;
         }
         match timer.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing"))),
@@ -89,7 +95,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_is_fine_and_nothing_for_too_long_is_not() {
         let (near, mut far) = duplex(4);
-        let mut near = Stall::new(near, Duration::from_mins(1));
+        let mut near = Stall::new(near, Duration::from_mins(1), Arc::default());
         let reader = async {
             for _ in 0..5 {
                 sleep(Duration::from_secs(50)).await;

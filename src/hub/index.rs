@@ -1,4 +1,4 @@
-//! Finds the subscribers of an event: exact topics by a hash table, patterns one by one, equal patterns once.
+//! Finds the subscribers of an event: exact topics by a hash table, patterns as `patterns.rs` does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,8 +6,10 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::Update;
+use super::patterns::Patterns;
 use super::queue::Queue;
-use crate::event::TopicMatcher;
+use super::recent::Recent;
+use crate::event::EventId;
 use crate::event_log::{Position, Selection};
 
 /// All subscribers, by what they asked for.
@@ -15,7 +17,8 @@ use crate::event_log::{Position, Selection};
 pub(super) struct Index {
     subscribers: Slab<Subscriber>,
     exact: HashMap<Box<str>, Vec<usize>>,
-    patterns: HashMap<TopicMatcher, Vec<usize>>,
+    patterns: Patterns,
+    recent: Recent,
     /// Everything up to here was offered to its subscribers.
     dispatched: Position,
     closed: bool,
@@ -37,10 +40,6 @@ impl Index {
         self.dispatched
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.subscribers.len()
-    }
-
     pub(super) fn insert(&mut self, selection: Selection, queue: Arc<Queue>) -> usize {
         if self.closed {
             queue.close();
@@ -50,9 +49,10 @@ impl Index {
         for matcher in selection.wanted.iter() {
             let keys = match matcher.as_exact() {
                 Some(exact) => self.exact.entry(exact.into()).or_default(),
-                None => self.patterns.entry(matcher.clone()).or_default(),
+                None => self.patterns.keys_mut(matcher),
             };
-            if !keys.contains(&key) {
+            // It is the newest of all.
+            if keys.last() != Some(&key) {
                 keys.push(key);
             }
         }
@@ -63,17 +63,21 @@ impl Index {
     pub(super) fn remove(&mut self, key: usize) {
         let Some(subscriber) = self.subscribers.try_remove(key) else { return };
         for matcher in subscriber.selection.wanted.iter() {
-            let left = match matcher.as_exact() {
-                Some(exact) => self.exact.get_mut(exact).map(|keys| forget(keys, key)),
-                None => self.patterns.get_mut(matcher).map(|keys| forget(keys, key)),
-            };
-            if left == Some(0) {
-                match matcher.as_exact() {
-                    Some(exact) => drop(self.exact.remove(exact)),
-                    None => drop(self.patterns.remove(matcher)),
+            match matcher.as_exact() {
+                Some(exact) => {
+                    if self.exact.get_mut(exact).is_some_and(|keys| forget(keys, key) == 0) {
+                        self.exact.remove(exact);
+                    }
                 }
+                None => self.patterns.remove(matcher, key),
             }
         }
+    }
+
+    /// What a selection has after an event that the hub still holds; none if it does not.
+    pub(super) fn recent_after(&self, id: EventId, selection: &Selection) -> Option<Vec<Arc<Update>>> {
+        let updates = self.recent.after(id)?;
+        Some(updates.filter(|update| selection.admits(&update.event.topics, update.event.private)).cloned().collect())
     }
 
     /// Offers an update to everybody who asked for it and may see it; says how many those were.
@@ -94,16 +98,16 @@ impl Index {
                 push(keys);
             }
         }
-        for (matcher, keys) in &self.patterns {
-            if event.topics.iter().any(|topic| matcher.matches(topic)) {
-                push(keys);
-            }
+        for topic in &event.topics {
+            self.patterns.matching(topic, &mut push);
         }
+        self.recent.push(update);
         pushes
     }
 
     /// The hub has missed something after what it dispatched.
-    pub(super) fn send_all_to_the_log(&self) {
+    pub(super) fn send_all_to_the_log(&mut self) {
+        self.recent.clear();
         for (_, subscriber) in &self.subscribers {
             subscriber.queue.overflow_at(self.dispatched);
         }
@@ -118,7 +122,7 @@ impl Index {
 }
 
 /// Removes a key; says how many are left.
-fn forget(keys: &mut Vec<usize>, key: usize) -> usize {
+pub(super) fn forget(keys: &mut Vec<usize>, key: usize) -> usize {
     if let Some(at) = keys.iter().position(|&other| other == key) {
         keys.swap_remove(at);
     }

@@ -2,18 +2,29 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use tokio::sync::Notify;
 
 use super::Update;
 use crate::event_log::Position;
 
-/// A subscriber's queue, filled by the hub and emptied by the subscriber's own task.
+/// A subscriber's queue, filled by the hub and emptied by the subscriber's own task, or by the one that serves many
+/// subscribers with the same wishes.
 #[derive(Debug)]
 pub(super) struct Queue {
     max: usize,
     waiting: Mutex<Waiting>,
-    changed: Notify,
+    changed: Changed,
+}
+
+/// Who is told that there may be something new.
+#[derive(Debug)]
+enum Changed {
+    /// Who waits for this one queue.
+    Task(Notify),
+    /// Who has many queues.
+    Waker(Waker),
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +63,23 @@ pub(super) enum Found {
 
 impl Queue {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, waiting: Mutex::default(), changed: Notify::new() }
+        Self { max, waiting: Mutex::default(), changed: Changed::Task(Notify::new()) }
+    }
+
+    /// A queue of somebody who has many of them, and cannot wait for each.
+    pub(super) fn with_waker(max: usize, waker: Waker) -> Self {
+        Self { max, waiting: Mutex::default(), changed: Changed::Waker(waker) }
+    }
+
+    /// A queue in which the same waits, of what is after a position. None if something is missing in this one.
+    pub(super) fn fork(&self, after: Position) -> Option<Self> {
+        let waiting = self.lock();
+        if waiting.intake != Intake::Open {
+            return None;
+        }
+        let updates = waiting.updates.iter().filter(|update| update.event.position > after).cloned().collect();
+        let waiting = Waiting { updates, newest: waiting.newest, intake: Intake::Open };
+        Some(Self { max: self.max, waiting: Mutex::new(waiting), changed: Changed::Task(Notify::new()) })
     }
 
     /// Puts an update in, or notes that it did not fit.
@@ -69,7 +96,7 @@ impl Queue {
             waiting.updates.push_back(update.clone());
         }
         drop(waiting);
-        self.changed.notify_one();
+        self.tell();
     }
 
     /// Lets the subscriber go on from the log after `position`, because the hub itself has missed something.
@@ -80,7 +107,7 @@ impl Queue {
             waiting.shut(Intake::Overflowed(first));
         }
         drop(waiting);
-        self.changed.notify_one();
+        self.tell();
     }
 
     /// Takes updates again. Must be called before the log is read for the last time: what is committed after that
@@ -103,7 +130,13 @@ impl Queue {
     /// No update will come any more.
     pub(super) fn close(&self) {
         self.lock().intake = Intake::Closed;
-        self.changed.notify_one();
+        self.tell();
+    }
+
+    /// Whether nothing waits, and nothing was missed.
+    pub(super) fn is_empty(&self) -> bool {
+        let waiting = self.lock();
+        waiting.updates.is_empty() && waiting.intake == Intake::Open
     }
 
     /// Takes out updates after `after`, at most `max`.
@@ -128,9 +161,19 @@ impl Queue {
         }
     }
 
-    /// Waits until there may be something new.
+    /// Waits until there may be something new; for ever if somebody else is told of that.
     pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+        match &self.changed {
+            Changed::Task(notify) => notify.notified().await,
+            Changed::Waker(_) => std::future::pending().await,
+        }
+    }
+
+    fn tell(&self) {
+        match &self.changed {
+            Changed::Task(notify) => notify.notify_one(),
+            Changed::Waker(waker) => waker.wake_by_ref(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

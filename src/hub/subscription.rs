@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::queue::{Found, Queue};
-use super::{Hub, Update};
+use super::{Hub, Place, Update};
 use crate::event::EventId;
 use crate::event_log::{Position, ReadError, Selection};
 
@@ -62,18 +62,33 @@ pub enum Batch {
     Closed,
 }
 
+/// What there is without reading the log.
+#[derive(Debug)]
+pub enum Live {
+    /// At least one update, in the order of the log.
+    Updates(Vec<Arc<Update>>),
+    /// All was taken.
+    Nothing,
+    /// The log must be read before anything else: [`Subscription::ready`] does.
+    Behind,
+    /// The hub has stopped.
+    Closed,
+}
+
 /// One subscriber: reads history, then waits for what is new. Dropping it ends it.
 #[derive(Debug)]
 pub struct Subscription {
-    hub: Hub,
-    key: usize,
-    queue: Arc<Queue>,
-    selection: Selection,
-    /// Everything that is wanted up to here was handed over.
-    after: Position,
-    live: bool,
-    /// Taken from the queue before the selection changed.
-    pending: Vec<Arc<Update>>,
+    pub(super) hub: Hub,
+    pub(super) key: usize,
+    pub(super) queue: Arc<Queue>,
+    pub(super) selection: Selection,
+    /// Everything that is wanted up to here was handed over, but for what is pending.
+    pub(super) after: Position,
+    pub(super) live: bool,
+    /// Taken from the queue already, and to be handed over first.
+    pub(super) pending: Vec<Arc<Update>>,
+    /// None for one that serves several subscribers, who have places of their own.
+    pub(super) place: Option<Place>,
 }
 
 impl Hub {
@@ -86,7 +101,7 @@ impl Hub {
         selection: Selection,
         resume: Resume,
     ) -> Result<(Subscription, Opening), SubscribeError> {
-        let (key, queue) = self.register(&selection).ok_or(SubscribeError::TooMany)?;
+        let (key, queue, place) = self.register(&selection).ok_or(SubscribeError::TooMany)?;
         let mut subscription = Subscription {
             hub: self.clone(),
             key,
@@ -95,6 +110,7 @@ impl Hub {
             after: Position::START,
             live: false,
             pending: Vec::new(),
+            place: Some(place),
         };
         let opening = match resume {
             Resume::Now => {
@@ -104,6 +120,7 @@ impl Hub {
                 id
             }
             Resume::Earliest => None,
+            Resume::After(id) if subscription.resume_at_once(id) => Some(id),
             Resume::After(id) => {
                 let start = self.log().locate(id).await?;
                 subscription.after = start.after;
@@ -139,30 +156,47 @@ impl Subscription {
     /// # Cancel safety
     /// As [`Subscription::next`].
     pub async fn ready(&mut self) -> Result<Option<Batch>, ReadError> {
-        if !self.pending.is_empty() {
-            return Ok(Some(Batch::Updates(std::mem::take(&mut self.pending))));
-        }
         loop {
-            if !self.live {
-                let updates = self.read_history().await?;
-                if updates.is_empty() {
-                    continue;
+            match self.live() {
+                Live::Updates(updates) => return Ok(Some(Batch::Updates(updates))),
+                Live::Closed => return Ok(Some(Batch::Closed)),
+                Live::Nothing => return Ok(None),
+                Live::Behind => {
+                    let updates = self.read_history().await?;
+                    if !updates.is_empty() {
+                        return Ok(Some(Batch::Updates(updates)));
+                    }
                 }
-                return Ok(Some(Batch::Updates(updates)));
-            }
-            match self.queue.take(self.after, BATCH_MAX) {
-                Found::Updates(updates) => {
-                    self.after = updates.last().map_or(self.after, |update| update.event.position);
-                    return Ok(Some(Batch::Updates(updates)));
-                }
-                Found::Overflow(taken_to) => {
-                    self.after = self.after.max(taken_to);
-                    self.live = false;
-                }
-                Found::Closed => return Ok(Some(Batch::Closed)),
-                Found::Nothing => return Ok(None),
             }
         }
+    }
+
+    /// Takes what is there without reading the log.
+    pub fn live(&mut self) -> Live {
+        if !self.pending.is_empty() {
+            return Live::Updates(std::mem::take(&mut self.pending));
+        }
+        if !self.live {
+            return Live::Behind;
+        }
+        match self.queue.take(self.after, BATCH_MAX) {
+            Found::Updates(updates) => {
+                self.after = updates.last().map_or(self.after, |update| update.event.position);
+                Live::Updates(updates)
+            }
+            Found::Overflow(taken_to) => {
+                self.after = self.after.max(taken_to);
+                self.live = false;
+                Live::Behind
+            }
+            Found::Closed => Live::Closed,
+            Found::Nothing => Live::Nothing,
+        }
+    }
+
+    /// Whether nothing waits, neither here nor in the log.
+    pub fn has_caught_up(&self) -> bool {
+        self.live && self.pending.is_empty() && self.queue.is_empty()
     }
 
     /// What is asked for.
@@ -187,6 +221,21 @@ impl Subscription {
                 Found::Nothing | Found::Closed => self.after = self.after.max(dispatched),
             }
         }
+    }
+
+    /// Goes on after an event that the hub still holds, without asking the log.
+    fn resume_at_once(&mut self, id: EventId) -> bool {
+        let (head, newest) = self.hub.head();
+        if newest == Some(id) {
+            // As with who begins now: the queue was open before.
+            (self.after, self.live) = (head, true);
+            return true;
+        }
+        let index = self.hub.index();
+        let Some(updates) = index.recent_after(id, &self.selection) else { return false };
+        // What is dispatched after this is in the queue.
+        (self.after, self.live, self.pending) = (index.dispatched(), true, updates);
+        true
     }
 
     async fn read_history(&mut self) -> Result<Vec<Arc<Update>>, ReadError> {
@@ -337,6 +386,56 @@ mod tests {
         let left = 300 - seen.len();
         seen.extend(take(&mut slow, left).await);
         assert_eq!(seen, ids);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_at_once_needs_no_log() {
+        let fixture = fixture();
+        let (mut witness, _) = fixture.subscribe("a", Resume::Now).await;
+        let ids = [fixture.publish("a").await, fixture.publish("b").await, fixture.publish("a").await];
+        take(&mut witness, 2).await;
+        let (mut last, opening) = fixture.subscribe("a", Resume::After(ids[2])).await;
+        assert!(last.has_caught_up() && opening == Opening(Some(ids[2])));
+        let (mut first, opening) = fixture.subscribe("a", Resume::After(ids[0])).await;
+        assert!(first.live && opening == Opening(Some(ids[0])));
+        let (mut other, _) = fixture.subscribe("a", Resume::After(ids[1])).await;
+        let new = fixture.publish("a").await;
+        assert_eq!(take(&mut first, 2).await, [ids[2], new]);
+        assert_eq!(take(&mut other, 2).await, [ids[2], new]);
+        assert_eq!(take(&mut last, 1).await, [new]);
+    }
+
+    /// Whoever shares a subscription, comes to it and leaves it, sees each event once and in order.
+    #[tokio::test]
+    async fn merging_and_leaving_lose_and_repeat_nothing() {
+        let fixture = fixture();
+        let mut shared = fixture.hub.share(wanted(&["a"]), std::task::Waker::noop().clone());
+        let (own, _) = fixture.subscribe("a", Resume::Now).await;
+        let (mut witness, _) = fixture.subscribe("a", Resume::Now).await;
+        let mut ids = vec![fixture.publish("a").await];
+        take(&mut witness, 1).await;
+        // It has what the shared one has not taken yet, and will not get it again from that one.
+        let merged = own.merge(&shared).unwrap();
+        let mut seen: Vec<_> = merged.updates.iter().map(|update| update.event.id).collect();
+        assert_eq!(seen, ids);
+        let Live::Updates(taken) = shared.live() else { panic!("the shared one gets it too") };
+        assert!(taken.iter().all(|update| update.event.position <= merged.after));
+        for _ in 0..3 {
+            ids.push(fixture.publish("a").await);
+        }
+        take(&mut witness, 3).await;
+        let Live::Updates(taken) = shared.live() else { panic!("three more") };
+        seen.push(taken[0].event.id);
+        ids.push(fixture.publish("a").await);
+        take(&mut witness, 1).await;
+        // Of the three it has got one; of the last it knows nothing yet.
+        assert_eq!(fixture.hub.subscribers(), 2);
+        let mut own = shared.leave(taken[1..].to_vec(), taken[0].event.position, merged.place);
+        ids.push(fixture.publish("a").await);
+        seen.extend(take(&mut own, 4).await);
+        assert_eq!(seen, ids);
+        drop((own, witness));
+        assert_eq!(fixture.hub.subscribers(), 0);
     }
 
     #[tokio::test]

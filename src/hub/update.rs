@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::event_log::Committed;
 
 /// How an event looks on the wire of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Server-Sent Events (WHATWG HTML §9.2).
     Sse,

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Transports;
+use super::{StreamConfig, Transports};
 use crate::auth::Authority;
-use crate::hub::{Batch, Subscription, Update};
+use crate::hub::{Batch, Merged, Subscription, Update};
 
 /// Beyond this a deadline is no deadline: tokio's timers end after two years or so.
 const FAR: Duration = Duration::from_hours(24 * 365);
@@ -82,6 +82,40 @@ impl Feed {
         }
     }
 
+    /// When it ends at the latest, and why.
+    pub(super) fn expiry(&self) -> (Instant, Reason) {
+        (self.expires_at, self.expiry)
+    }
+
+    /// The same stream with another subscription, and what is to be handed over before.
+    pub(super) fn going_on(
+        config: &StreamConfig,
+        subscription: Subscription,
+        (expires_at, expiry): (Instant, Reason),
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            subscription,
+            waiting: VecDeque::new(),
+            heartbeat: config.heartbeat,
+            heartbeat_at: Instant::now() + config.heartbeat,
+            expires_at,
+            expiry,
+            write_bytes_max: config.write_bytes_max,
+            stop,
+        }
+    }
+
+    /// Ends it in favour of a shared subscription.
+    pub(super) fn merge(self, shared: &Subscription) -> Result<Merged, Box<Self>> {
+        self.subscription.merge(shared).map_err(|subscription| Box::new(Self { subscription, ..self }))
+    }
+
+    /// Whether nothing waits here; the subscription may have more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Waits for what happens next.
     ///
     /// # Cancel safety
@@ -113,26 +147,27 @@ impl Feed {
             }
         }
         self.heartbeat_at = Instant::now() + self.heartbeat;
-        Next::Updates(self.join())
+        Next::Updates(join(&mut self.waiting, self.write_bytes_max))
     }
+}
 
-    /// As many of the waiting updates as one write may carry, at least one.
-    fn join(&mut self) -> Vec<Arc<Update>> {
-        let mut bytes = 0;
-        let mut count = 0;
-        for update in &self.waiting {
-            bytes += update.event.json.len();
-            if count > 0 && bytes > self.write_bytes_max {
-                break;
-            }
-            count += 1;
+/// Takes as many of the waiting updates as one write may carry, at least one if there is one.
+pub(super) fn join(waiting: &mut VecDeque<Arc<Update>>, bytes_max: usize) -> Vec<Arc<Update>> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for update in waiting.iter() {
+        bytes += update.event.json.len();
+        if count > 0 && bytes > bytes_max {
+            break;
         }
-        let joined = self.waiting.drain(..count).collect();
-        if self.waiting.is_empty() {
-            self.waiting = VecDeque::new();
-        }
-        joined
+        count += 1;
     }
+    let joined = waiting.drain(..count).collect();
+    if waiting.is_empty() {
+        // A quiet stream costs no buffer.
+        *waiting = VecDeque::new();
+    }
+    joined
 }
 
 /// How long the token is still good.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, timeout_at};
 
@@ -110,6 +110,9 @@ impl Answer {
         };
         let headers = response.headers_mut();
         insert_opening(headers, self.opening);
+        if let Ok(next) = HeaderValue::try_from(self.last) {
+            headers.insert(HeaderName::from_static("next-event-id"), next);
+        }
         // A poll may be kept and asked about again; a long poll's answer is of the moment.
         let caching = if cacheable { "private, no-cache" } else { "no-store" };
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -15,23 +16,34 @@ use serde_json::json;
 
 use super::feed::{Feed, Next, Reason};
 use super::query::Query;
+use super::shard::Straggler;
 use super::{StreamConfig, Transports};
 use crate::auth::Authority;
 use crate::event_log::Selection;
-use crate::http::Problem;
+use crate::http::{Handover, Problem};
 use crate::hub::{Format, Opening};
 
-/// Subscribes and answers with the stream.
+/// Subscribes and answers with the stream: by a shard, where the connection can be given to one, or as a body.
 pub(super) async fn subscribe(
     transports: &Transports,
     format: Format,
     selection: Selection,
     query: &Query,
     authority: &Authority,
+    offered: bool,
 ) -> Result<Response, Problem> {
     let (subscription, opening) = transports.hub.subscribe(selection, super::resume(query)).await?;
     let feed = Feed::new(transports, subscription, authority);
     let first = hello(format, opening, &transports.config);
+    if offered {
+        let shards = transports.shards.clone();
+        let handover = Handover::new(move |taken| {
+            if let Some(stream) = Straggler::begin(taken, &first, feed, format) {
+                shards.take(stream);
+            }
+        });
+        return Ok((headers(format, opening), Extension(handover)).into_response());
+    }
     let writer = Writer { feed: Some(feed), format, config: transports.config.clone(), first: Some(first) };
     let chunks = stream::unfold(writer, |mut writer| async { Some((writer.chunk().await?, writer)) });
     let body = Body::from_stream(futures::StreamExt::map(chunks, Ok::<Bytes, Infallible>));
@@ -116,7 +128,7 @@ fn hello(format: Format, opening: Opening, config: &StreamConfig) -> Bytes {
 }
 
 /// Something that a reader passes over, so that the connection is seen to live.
-fn heartbeat(format: Format) -> Bytes {
+pub(super) fn heartbeat(format: Format) -> Bytes {
     match format {
         Format::Sse | Format::Mercure => Bytes::from_static(b":\n\n"),
         Format::Lines => Bytes::from_static(b"\n"),
@@ -125,7 +137,7 @@ fn heartbeat(format: Format) -> Bytes {
 }
 
 /// The last record.
-fn bye(format: Format, reason: Reason, config: &StreamConfig) -> Bytes {
+pub(super) fn bye(format: Format, reason: Reason, config: &StreamConfig) -> Bytes {
     let retry_ms = config.retry_ms();
     let record = control_bye(reason, retry_ms);
     match format {

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use super::parameters::Parameters;
 use super::{Dialect, discovery, refused, who};
 use crate::event_log::Selection;
-use crate::http::Problem;
+use crate::http::{Offer, Problem};
 use crate::hub::Format;
 use crate::transport::query::Query;
 use crate::transport::{Transports, stream};
@@ -39,7 +39,9 @@ async fn answer(transports: &Transports, request: &Parts) -> Result<Response, Pr
     };
     let selection = Selection::of_token(wanted, authority.subscribe_matchers(), public);
     let query = Query { resume: parameters.resume(headers, dialect), ..Query::default() };
-    let mut response = stream::subscribe(transports, Format::Mercure, selection, &query, &authority).await?;
+    // What ends with the stream has to be where it ends: such a stream stays with the HTTP server.
+    let offered = present.is_none() && Offer::is_made(&request.extensions);
+    let mut response = stream::subscribe(transports, Format::Mercure, selection, &query, &authority, offered).await?;
     tell_opening(response.headers_mut(), dialect, query.resume.is_some());
     response.headers_mut().extend(discovery::link(&transports.hub_url).map(|link| (header::LINK, link)));
     Ok(match present {
