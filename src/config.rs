@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::attachments::AttachmentsConfig;
-use crate::auth::AuthConfig;
+use crate::auth::{AuthConfig, IssuerConfig};
 use crate::event_log::EventLogConfig;
 use crate::http::HttpConfig;
 use crate::hub::HubConfig;
@@ -33,7 +33,7 @@ use crate::source::intake::RouteConfig;
 use crate::source::jmap::JmapConfig;
 use crate::source::mail_over_http::MailOverHttpConfig;
 use crate::source::smtp::{ListenerConfig, SmtpConfig, UserConfig};
-use crate::transport::StreamConfig;
+use crate::transport::{MercureConfig, StreamConfig};
 
 pub(crate) use check::{DURATION_MAX, is_loopback};
 pub use log::{LogConfig, LogFormat};
@@ -67,6 +67,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Subscribers.
     pub hub: HubConfig,
+    /// The hub under the Mercure protocol.
+    pub mercure: MercureConfig,
     /// Streams and polls.
     pub stream: StreamConfig,
     /// How long events are kept.
@@ -184,7 +186,8 @@ impl Config {
         let route = vec![RouteConfig::matching("alerts-*@example.org", name)];
         let user = vec![UserConfig { name: "printer".to_owned(), ..UserConfig::default() }];
         let smtp = SmtpConfig { user, route, listener, forward, ..SmtpConfig::default() };
-        Self { account: vec![account], smtp, ..Self::default() }
+        let auth = AuthConfig { issuer: vec![IssuerConfig::default()], ..AuthConfig::default() };
+        Self { account: vec![account], smtp, auth, ..Self::default() }
     }
 }
 

@@ -9,6 +9,7 @@ mod findings;
 mod id;
 mod matcher;
 mod topic;
+mod url_pattern;
 
 use std::fmt;
 
@@ -355,6 +356,9 @@ pub struct Draft {
     /// The publisher's name for this type of update; becomes the SSE event name.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub update_type: Option<String>,
+    /// How long the publisher wants subscribers to wait before they come back after a stream ended, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<u64>,
 }
 
 fn yes() -> bool {
@@ -388,6 +392,7 @@ impl Draft {
             reason: None,
             data: None,
             update_type: None,
+            retry: None,
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod config;
 mod index;
+mod mercure;
 mod patterns;
 mod place;
 mod queue;

@@ -17,12 +17,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use self::prepared::Prepared;
 use self::sources::Sources;
 use crate::api::{self, Api};
 use crate::attachments::Attachments;
-use crate::auth::{KeyError, SigningKey};
+use crate::auth::{IssuerError, KeyError, SigningKey, Verifier};
 use crate::config::Config;
 use crate::event_log::{EventLog, OpenError};
 use crate::http::{self, Gate};
@@ -37,7 +38,7 @@ use crate::source::mail_over_http;
 use crate::source::smtp::{
     self, BindError, ListenerSettings, Role, ServerTls, SocketAddress, TlsError, UserError, Users,
 };
-use crate::transport::{self, Shards, Transports};
+use crate::transport::{self, Presence, Shards, Transports};
 use crate::web;
 
 /// Connections that wait to be accepted; the system may allow fewer. When all subscribers come back at once, those that
@@ -54,6 +55,9 @@ pub enum StartError {
     /// The signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// What the tokens of others are verified with.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// The secret that Dovecot sends.
     #[error("cannot receive what Dovecot pushes without its secret, see `[dovecot]`")]
     DovecotSecret(#[from] PasswordError),
@@ -123,6 +127,10 @@ pub struct Server {
     metrics: Metrics,
     hub: Hub,
     gate: Gate,
+    verifier: Arc<Verifier>,
+    hub_url: Arc<Url>,
+    /// Who is subscribed to what, where that is told.
+    presence: Option<Presence>,
 }
 
 impl Server {
@@ -169,7 +177,10 @@ impl Server {
         let link_key = key.derived("links to attachments");
         let attachments = open_attachments(&config, data_dir, &base_url, link_key, &event_log, &metrics).await?;
         let intake = intake.with_attachments(attachments.clone());
-        let gate = Gate::new(key, &config.auth.allowed_origins);
+        let hub_url = Arc::new(transport::hub_url(&base_url, http_address));
+        let verifier = Arc::new(Verifier::new(key, prepared.issuers, Url::clone(&hub_url)));
+        let presence = config.mercure.subscriptions.then(|| Presence::new(event_log.clone()));
+        let gate = Gate::new(Arc::clone(&verifier), &config.auth.allowed_origins);
         let limits = mail_over_http::Limits {
             message_bytes_max: config.smtp.message_bytes_max.get(),
             recipients_max: config.smtp.recipients_max.get(),
@@ -196,6 +207,9 @@ impl Server {
             metrics,
             hub,
             gate,
+            verifier,
+            hub_url,
+            presence,
         })
     }
 
@@ -252,15 +266,24 @@ impl Server {
             sources.spawn(smtp::serve(listeners, receiver, grace, stop.clone()));
         }
         sources.spawn(self.attachments.clone().expire(stop.clone()));
+        sources.spawn(Arc::clone(&self.verifier).run(stop.clone()));
         if let Some(forwarder) = self.forwarder() {
             sources.spawn(forwarder.run(grace, stop.clone()));
         }
         sources.watch(None, &self.config).await;
         let router = self.router(shards, &streams, &upgraded);
         let (http, http_config) = (self.http.take(), self.config.http.clone());
+        // Everybody has gone: their going is told before the log is closed.
+        let (presence, gone) = (self.presence.clone(), CancellationToken::new());
         let serving = async {
             if let Some(listener) = http {
                 http::serve(listener, router, &http_config, &upgraded, grace, streams.clone()).await;
+            }
+            gone.cancel();
+        };
+        let telling = async {
+            if let Some(presence) = &presence {
+                presence.run(gone.clone()).await;
             }
         };
         let working = async {
@@ -283,7 +306,7 @@ impl Server {
             sources.ended().await;
             streams.cancel();
         };
-        tokio::join!(serving, working);
+        tokio::join!(serving, working, telling);
         self.event_log.close().await;
         hub_stop.cancel();
         while hub.join_next().await.is_some() {}
@@ -344,6 +367,9 @@ impl Server {
             gate: self.gate.clone(),
             shards,
             config: self.config.stream.clone(),
+            mercure: self.config.mercure.clone(),
+            hub_url: Arc::clone(&self.hub_url),
+            presence: self.presence.clone(),
             stop: streams.clone(),
             upgraded: upgraded.clone(),
         };
@@ -361,6 +387,7 @@ impl Server {
             .merge(mail_over_http::router(self.mail_over_http.clone()))
             .merge(web::router())
             .merge(self.dovecot_push.clone().map(dovecot_push::router).unwrap_or_default())
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.hub_url), transport::advertise))
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed)
             .layer(middleware::from_fn_with_state(self.gate.clone(), http::cors))
@@ -406,6 +433,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[attachments]", old.attachments != new.attachments),
         ("[mail_over_http]", old.mail_over_http != new.mail_over_http),
         ("[hub]", old.hub != new.hub),
+        ("[mercure]", old.mercure != new.mercure),
         ("[stream]", old.stream != new.stream),
         ("[event_log]", old.event_log != new.event_log),
         ("[auth]", old.auth != new.auth),

@@ -5,6 +5,7 @@
 
 mod config;
 mod feed;
+mod mercure;
 mod negotiate;
 mod poll;
 mod publish;
@@ -13,6 +14,8 @@ mod shard;
 mod stream;
 mod websocket;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -20,8 +23,10 @@ use axum::response::Response;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 pub use config::{StreamConfig, StreamConfigError};
+pub use mercure::{MercureConfig, Presence, advertise, hub_url};
 pub use shard::Shards;
 
 use self::negotiate::Transport;
@@ -46,15 +51,24 @@ pub struct Transports {
     pub shards: Shards,
     /// `[stream]`.
     pub config: StreamConfig,
+    /// `[mercure]`.
+    pub mercure: MercureConfig,
+    /// Where the hub is under the Mercure protocol.
+    pub hub_url: Arc<Url>,
+    /// Who is subscribed to what, where that is told.
+    pub presence: Option<Presence>,
     /// Ends every stream, with a `bye`.
     pub stop: CancellationToken,
     /// Counts the connections that are no longer the HTTP server's.
     pub upgraded: TaskTracker,
 }
 
-/// `/events`.
+/// `/events`, and the hub under the Mercure protocol.
 pub fn router(transports: Transports) -> Router {
-    Router::new().route("/events", get(subscribe).connect(subscribe).post(publish::publish)).with_state(transports)
+    Router::new()
+        .route("/events", get(subscribe).connect(subscribe).post(publish::publish))
+        .merge(mercure::routes())
+        .with_state(transports)
 }
 
 /// `GET /events`: subscribes over the transport that the request asks for.
@@ -63,8 +77,8 @@ async fn subscribe(State(transports): State<Transports>, request: Request) -> Re
     let transport = negotiate::transport(request.method(), request.headers(), &query)?;
     let (headers, offered) = (request.headers(), Offer::is_made(request.extensions()));
     let authority = match transport {
-        Transport::WebSocket => transports.gate.writer(headers)?,
-        _ => transports.gate.reader(headers)?,
+        Transport::WebSocket => transports.gate.writer(headers).await?,
+        _ => transports.gate.reader(headers).await?,
     };
     if query.topics.is_empty() && transport != Transport::WebSocket {
         let detail = "say what to subscribe to: `?topic=mail/alice/INBOX`, a URI template such as \

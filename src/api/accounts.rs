@@ -16,7 +16,7 @@ pub(super) struct Accounts {
 }
 
 pub(super) async fn list(State(api): State<Api>, headers: HeaderMap) -> Result<Json<Accounts>, Problem> {
-    let authority = api.gate.reader(&headers)?;
+    let authority = api.gate.reader(&headers).await?;
     if authority.is_anonymous() {
         return Err(Problem::unauthorized());
     }

@@ -20,7 +20,7 @@ pub(super) async fn newest(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
-    let authority = api.gate.reader(&headers)?;
+    let authority = api.gate.reader(&headers).await?;
     if authority.is_anonymous() {
         return Err(Problem::unauthorized());
     }

@@ -30,7 +30,11 @@ const SIGN_IN_SUBJECT: &str = "sign-in-link";
 /// What the sign-in link's token says: everything may be seen and done, for an hour.
 pub fn sign_in_claims(now: Timestamp) -> Claims {
     Claims {
-        mercure: MercureClaims { subscribe: vec![TopicMatcher::all()], publish: vec![TopicMatcher::all()] },
+        mercure: MercureClaims {
+            subscribe: vec![TopicMatcher::all()],
+            publish: vec![TopicMatcher::all()],
+            ..MercureClaims::default()
+        },
         postrider: PostriderClaims { accounts: vec!["*".to_owned()], admin: true },
         exp: Some(expiry(now, SIGN_IN_LIFETIME)),
         sub: Some(SIGN_IN_SUBJECT.to_owned()),
@@ -85,7 +89,7 @@ pub(super) async fn begin(State(api): State<Api>, request: Request) -> Result<Re
         let detail = format!("expected {{\"token\": \"TOKEN\"}}, which ends to be so at line {line}, column {column}");
         Problem::bad_request("json-invalid", detail)
     })?;
-    let mut claims = api.gate.token(&sign_in.token)?;
+    let mut claims = api.gate.token(&sign_in.token).await?;
     // A subject alone is a name that a token's owner may have chosen: the link's token may do everything anyway.
     let token = if claims.sub.as_deref() == Some(SIGN_IN_SUBJECT) && claims.postrider.admin {
         (claims.exp, claims.sub) = (Some(expiry(Timestamp::now(), SESSION_LIFETIME)), Some("session".to_owned()));
@@ -103,7 +107,7 @@ pub(super) async fn begin(State(api): State<Api>, request: Request) -> Result<Re
 
 /// `GET`: what the session allows.
 pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Result<Json<Session>, Problem> {
-    let authority = api.gate.reader(&headers)?;
+    let authority = api.gate.reader(&headers).await?;
     if authority.is_anonymous() {
         return Err(Problem::unauthorized());
     }

@@ -85,7 +85,7 @@ mod tests {
 
     fn authority(matchers: &[&str], accounts: &[&str], admin: bool) -> Authority {
         let matchers: Vec<_> = matchers.iter().map(|text| TopicMatcher::parse(text).unwrap()).collect();
-        let mercure = MercureClaims { subscribe: matchers.clone(), publish: matchers };
+        let mercure = MercureClaims { subscribe: matchers.clone(), publish: matchers, payload: None };
         let postrider = PostriderClaims { accounts: accounts.iter().map(|&name| name.to_owned()).collect(), admin };
         Authority::of(Claims { mercure, postrider, ..Claims::default() }, Carrier::Header)
     }

@@ -4,8 +4,13 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use url::Url;
 
+use super::access_token;
 use crate::event::TopicMatcher;
+
+/// The claim `mercure` under a name that nobody else can have chosen.
+const MERCURE_URL: &str = "https://mercure.rocks/";
 
 /// Why a token is not accepted. No message holds any of the token, so that it may be logged and answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +18,7 @@ use crate::event::TopicMatcher;
 pub enum TokenError {
     /// It is not a JWT of the kind that is used here.
     #[error(
-        "not a token: expected a JSON Web Token signed with HS256, of at most {} bytes, as `postrider token` prints it",
+        "not a token: expected a signed JSON Web Token of at most {} bytes, as `postrider token` prints it",
         super::SigningKey::TOKEN_BYTES_MAX
     )]
     Malformed,
@@ -29,6 +34,24 @@ pub enum TokenError {
     /// Its `nbf` is to come.
     #[error("the token is not valid before {0}; wait until then, or set the clock right")]
     NotYet(Timestamp),
+    /// Its issuer's tokens are signed otherwise.
+    #[error("the token is signed in a way that its issuer's tokens are not; see `algorithms` in `[[auth.issuer]]`")]
+    Algorithm,
+    /// Its issuer has no such key.
+    #[error(
+        "the token was signed with a key that its issuer does not have, or not any more; get a new token, or look at \
+         the issuer's keys"
+    )]
+    UnknownKey,
+    /// Its issuer's keys could not be fetched yet. The token may be good.
+    #[error("the keys of the token's issuer cannot be read at the moment; try again later, or see postrider's log")]
+    NoKeys,
+    /// Only access tokens count, and this is none.
+    #[error(
+        "the token is no access token (RFC 9068, `typ` `at+jwt`), and tokens of the older kind are switched off here; see \
+             `mercure.legacy`"
+    )]
+    NotAnAccessToken,
     /// A claim is not what it should be.
     #[error("the token's claim {0}; sign a token with that claim corrected")]
     BadClaims(String),
@@ -57,6 +80,9 @@ pub struct Claims {
     /// Whose it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
+    /// It is an access token (RFC 9068), not one of Mercure's older kind.
+    #[serde(skip)]
+    pub is_access_token: bool,
 }
 
 /// The claim `mercure`.
@@ -68,6 +94,9 @@ pub struct MercureClaims {
     /// Events whose topics all match may be published.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<TopicMatcher>,
+    /// What others may know of a subscriber.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
 }
 
 /// The claim `postrider`.
@@ -96,21 +125,22 @@ impl Claims {
         self.sub.as_deref().unwrap_or("token")
     }
 
-    /// Reads the payload of a token whose signature was good.
+    /// Reads the payload of a token whose signature was good. Where it says who it is for, that has to be one of
+    /// `audience`; it has to say so where that is `required`.
     ///
     /// # Errors
     /// [`TokenError::BadClaims`], naming the first claim that is wrong. Claims that are not known are left alone.
-    pub(super) fn read(payload: &Map<String, Value>) -> Result<Self, TokenError> {
-        if payload.contains_key("aud") {
-            // RFC 7519 §4.1.3: a token for somebody else must be refused, and we have no name of our own.
-            return Err(TokenError::BadClaims("`aud` says that it is for another service".to_owned()));
-        }
-        let mercure = section(payload, "mercure")?;
+    pub(super) fn read(payload: &Map<String, Value>, audience: &[String], required: bool) -> Result<Self, TokenError> {
+        check_audience(payload.get("aud"), audience, required)?;
+        // The form for those whose tokens may only have names of their own.
+        let own = if payload.contains_key("mercure") { "mercure" } else { MERCURE_URL };
+        let mercure = section(payload, own)?;
         let postrider = section(payload, "postrider")?;
         Ok(Self {
             mercure: MercureClaims {
                 subscribe: matchers(mercure, "mercure.subscribe")?,
                 publish: matchers(mercure, "mercure.publish")?,
+                payload: mercure.and_then(|mercure| mercure.get("payload")).cloned(),
             },
             postrider: PostriderClaims {
                 accounts: strings(postrider, "postrider.accounts")?.into_iter().map(str::to_owned).collect(),
@@ -121,6 +151,33 @@ impl Claims {
             iat: numeric_date(payload, "iat")?,
             jti: string(payload, "jti")?,
             sub: string(payload, "sub")?,
+            is_access_token: false,
+        })
+    }
+
+    /// Reads the payload of an access token (RFC 9068) whose signature was good and whose `iss` is its issuer's name. Rights
+    /// are in its `authorization_details` (RFC 9396); relative matchers in them start at `hub`.
+    ///
+    /// # Errors
+    /// As [`Claims::read`]. One detail that is wrong voids the whole token.
+    pub(super) fn read_access_token(
+        payload: &Map<String, Value>,
+        audience: &[String],
+        hub: &Url,
+    ) -> Result<Self, TokenError> {
+        check_audience(payload.get("aud"), audience, true)?;
+        if !payload.contains_key("exp") {
+            return Err(wrong("exp", "there (RFC 9068 §2.2)"));
+        }
+        Ok(Self {
+            mercure: access_token::details(payload, hub)?,
+            postrider: PostriderClaims::default(),
+            exp: numeric_date(payload, "exp")?,
+            nbf: numeric_date(payload, "nbf")?,
+            iat: numeric_date(payload, "iat")?,
+            jti: string(payload, "jti")?,
+            sub: string(payload, "sub")?,
+            is_access_token: true,
         })
     }
 
@@ -141,10 +198,32 @@ impl Claims {
         }
     }
 
+    /// The same for somebody who may give out rights to see and publish, and none to administrate.
+    pub(super) fn without_administration(mut self) -> Self {
+        self.postrider.admin = false;
+        self
+    }
+
     /// When the token ends; a stream that it opened ends then too.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.exp.map(timestamp)
     }
+}
+
+/// RFC 7519 §4.1.3: a token for somebody else must be refused.
+fn check_audience(aud: Option<&Value>, audience: &[String], required: bool) -> Result<(), TokenError> {
+    let is_ours = |value: &Value| value.as_str().is_some_and(|text| audience.iter().any(|own| own == text));
+    let expected = || audience.join("` or `");
+    let fits = match aud {
+        None if required => {
+            return Err(TokenError::BadClaims(format!("`aud` is missing; it must be `{}`", expected())));
+        }
+        None => true,
+        Some(Value::Array(all)) => all.iter().any(is_ours),
+        Some(one) => is_ours(one),
+    };
+    let wrong = || TokenError::BadClaims("`aud` says that it is for another service".to_owned());
+    if fits { Ok(()) } else { Err(wrong()) }
 }
 
 /// The instant of a `NumericDate`; what lies beyond the year 9999 is as good as its end.
@@ -152,7 +231,7 @@ fn timestamp(seconds: u64) -> Timestamp {
     i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
 }
 
-fn wrong(claim: &str, expected: &str) -> TokenError {
+pub(super) fn wrong(claim: &str, expected: &str) -> TokenError {
     TokenError::BadClaims(format!("`{claim}` must be {expected}"))
 }
 

@@ -9,10 +9,10 @@ use std::sync::Once;
 
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
-use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Map, Value};
 
+use super::verifier::{decode, validation};
 use super::{Claims, TokenError};
 
 /// Signs tokens and verifies them, with HS256.
@@ -101,19 +101,12 @@ impl SigningKey {
 
     fn of(secret: &[u8]) -> Self {
         install_provider();
-        let mut validation = Validation::new(Algorithm::HS256);
-        // What the claims mean is `Claims`' business: it takes the time as an argument, names the claim that is
-        // wrong, and refuses an `aud` of the wrong type, which the library would let pass.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
         let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
         Self {
             root,
             encoding: EncodingKey::from_secret(secret),
             decoding: DecodingKey::from_secret(secret),
-            validation,
+            validation: validation(Algorithm::HS256),
         }
     }
 
@@ -145,31 +138,23 @@ impl SigningKey {
     /// # Errors
     /// See [`TokenError`].
     pub fn verify_at(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
+        let claims = Claims::read(&self.open(token)?, &[], false)?;
+        claims.check_times(now)?;
+        Ok(claims)
+    }
+
+    /// The payload of a token that this key has signed.
+    pub(super) fn open(&self, token: &str) -> Result<Map<String, Value>, TokenError> {
         if token.len() > Self::TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed);
         }
-        let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &self.decoding, &self.validation)
-            .map_err(|err| refusal(err.kind()))?;
-        if decoded.header.crit.is_some() {
-            // RFC 7515 §4.1.11: what is marked critical must be understood, and we know of no extension.
-            return Err(TokenError::Malformed);
-        }
-        let claims = Claims::read(&decoded.claims)?;
-        claims.check_times(now)?;
-        Ok(claims)
+        decode(token, &self.decoding, &self.validation)
     }
 }
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SigningKey(redacted)")
-    }
-}
-
-fn refusal(kind: &ErrorKind) -> TokenError {
-    match kind {
-        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => TokenError::BadSignature,
-        _ => TokenError::Malformed,
     }
 }
 
@@ -226,18 +211,25 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-#[cfg(unix)]
 fn refuse_open_to_others(file: &File, path: &Path) -> Result<(), KeyError> {
+    match mode_if_open_to_others(file).map_err(|err| KeyError::Read(path.to_owned(), err))? {
+        None => Ok(()),
+        Some(mode) => Err(KeyError::Open(path.to_owned(), mode)),
+    }
+}
+
+/// The permissions of a file that other users of the machine may read or write.
+#[cfg(unix)]
+pub(super) fn mode_if_open_to_others(file: &File) -> io::Result<Option<u32>> {
     use std::os::unix::fs::PermissionsExt;
 
-    let metadata = file.metadata().map_err(|err| KeyError::Read(path.to_owned(), err))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode | 0o700 == 0o700 { Ok(()) } else { Err(KeyError::Open(path.to_owned(), mode)) }
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    Ok((mode | 0o700 != 0o700).then_some(mode))
 }
 
 #[cfg(not(unix))]
-fn refuse_open_to_others(_: &File, _: &Path) -> Result<(), KeyError> {
-    Ok(())
+pub(super) fn mode_if_open_to_others(_: &File) -> io::Result<Option<u32>> {
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -8,13 +8,18 @@ use super::TokenError;
 /// The cookie that Mercure names for browsers, whose `EventSource` cannot set headers.
 pub const COOKIE_NAME: &str = "mercureAuthorization";
 
+/// The cookie of Mercure's current draft, for access tokens.
+pub const ACCESS_TOKEN_COOKIE: &str = "__Secure-mercure_access_token";
+
 /// How a token came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
     /// `Authorization: Bearer`: the program that sent the request has the token.
     Header,
-    /// The cookie [`COOKIE_NAME`]: any site may have made the browser send it.
+    /// A cookie: any site may have made the browser send it.
     Cookie,
+    /// The address: who has it has the token.
+    Query,
 }
 
 /// A token as a request carries it, not verified yet.
@@ -34,11 +39,25 @@ impl<'a> Presented<'a> {
     /// # Errors
     /// [`TokenError::Malformed`] where it is not clear which token is meant.
     pub fn in_headers(headers: &'a HeaderMap) -> Result<Option<Self>, TokenError> {
+        Ok(Self::bearer(headers)?.or_else(|| Self::in_cookie(headers, &[COOKIE_NAME])))
+    }
+
+    /// The token in the first of these cookies that is there.
+    pub fn in_cookie(headers: &'a HeaderMap, names: &[&str]) -> Option<Self> {
+        let token = names.iter().find_map(|name| cookie(headers, name))?;
+        Some(Self { token, carrier: Carrier::Cookie })
+    }
+
+    /// The token in `Authorization`.
+    ///
+    /// # Errors
+    /// As [`Presented::in_headers`].
+    pub fn bearer(headers: &'a HeaderMap) -> Result<Option<Self>, TokenError> {
         let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(bearer);
         match (bearers.next(), bearers.next()) {
             (Some(token), None) => Ok(Some(Self { token: token?, carrier: Carrier::Header })),
             (Some(_), Some(_)) => Err(TokenError::Malformed),
-            (None, _) => Ok(cookie(headers).map(|token| Self { token, carrier: Carrier::Cookie })),
+            (None, _) => Ok(None),
         }
     }
 }
@@ -61,11 +80,10 @@ fn bearer(value: &HeaderValue) -> Option<Result<&str, TokenError>> {
 }
 
 /// The first cookie of the name: browsers send that of the longest path first (RFC 6265 §5.4).
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     // HTTP/2 may split the cookies over several headers (RFC 9113 §8.2.3).
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|all| all.split(';'));
-    let value =
-        pairs.filter_map(|pair| pair.trim().split_once('=')).find_map(|(k, v)| (k == COOKIE_NAME).then_some(v))?;
+    let value = pairs.filter_map(|pair| pair.trim().split_once('=')).find_map(|(k, v)| (k == name).then_some(v))?;
     Some(value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(value))
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use postrider::auth::{Issuer, IssuerConfig};
 use postrider::config::Config;
 use postrider::event_log::{EventLog, OpenError};
 use postrider::registry::{Account, Credentials, ImapEndpoint};
@@ -39,6 +40,9 @@ pub fn run(global: &Global, _args: &CheckArgs) -> Result<ExitCode, CliError> {
     super::runtime()?.block_on(async {
         findings.tell("HTTP", places::port(config.http.listen).await)?;
         receiver::check(config, &data_dir, &mut findings).await?;
+        for issuer in &config.auth.issuer {
+            findings.tell("tokens", issuer_of_tokens(issuer).await)?;
+        }
         let credentials = Credentials::new(&data_dir, &config.credentials);
         for account in &config.account {
             if let Some(endpoint) = &account.imap {
@@ -84,6 +88,13 @@ fn data_folder(folder: &Path, config: &Config) -> Result<String, String> {
         Err(OpenError::InUse(_)) => Ok(format!("{} is in use, postrider is running", folder.display())),
         Err(err) => Err(told(err)),
     }
+}
+
+/// Whether there is something to verify an issuer's tokens with.
+async fn issuer_of_tokens(config: &IssuerConfig) -> Result<String, String> {
+    let issuer = Issuer::load(config).await.map_err(told)?;
+    issuer.try_fetch().await.map_err(told)?;
+    Ok(format!("the keys of {} were read", config.name()))
 }
 
 /// Tries an account's mailboxes, and explains what it found.

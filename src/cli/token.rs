@@ -75,7 +75,11 @@ fn claims(args: &TokenArgs, now: Timestamp) -> Option<Claims> {
     let has_rights = !(args.subscribe.is_empty() && args.publish.is_empty() && args.account.is_empty());
     let now = u64::try_from(now.as_second()).unwrap_or(0);
     (has_rights || args.admin).then(|| Claims {
-        mercure: MercureClaims { subscribe: args.subscribe.clone(), publish: args.publish.clone() },
+        mercure: MercureClaims {
+            subscribe: args.subscribe.clone(),
+            publish: args.publish.clone(),
+            ..MercureClaims::default()
+        },
         postrider: PostriderClaims { accounts: args.account.clone(), admin: args.admin },
         exp: match args.expires {
             Lifetime::Never => None,

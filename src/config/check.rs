@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Problem> {
     section("jmap", config.jmap.check().map_err(|err| err.to_string()));
     section("attachments", config.attachments.check().map_err(|err| err.to_string()));
     section("mail_over_http", config.mail_over_http.check().map_err(|err| err.to_string()));
+    section("auth", config.auth.check().map_err(|err| err.to_string()));
     section("smtp", config.smtp.check().map_err(|err| err.to_string()));
     section("smtp.user", known_accounts(config));
     section("log.filter", config.log.env_filter().map(drop).map_err(|err| err.to_string()));

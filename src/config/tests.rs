@@ -271,7 +271,7 @@ fn compare(path: &str, documented: &Value, default: &Value) {
             }
         }
         (Value::Array(documented), Value::Array(default))
-            if [".account", ".smtp.listener", ".smtp.route", ".smtp.user"].contains(&path) =>
+            if [".account", ".auth.issuer", ".smtp.listener", ".smtp.route", ".smtp.user"].contains(&path) =>
         {
             compare(path, &documented[0], &default[0]);
         }

@@ -1,17 +1,21 @@
 //! Topic matchers: what subscribers ask for and what tokens allow.
 //!
-//! A matcher is `*`, an exact topic, or an RFC 6570 URI template, which matches every topic that it can expand to
-//! (Mercure's rule; a template also equals itself as a string). Templates compile to a small automaton that runs in
+//! A matcher is `*`, an exact topic, an RFC 6570 URI template, which matches every topic that it can expand to (Mercure's
+//! rule; a template also equals itself as a string), or a WHATWG URL pattern. Templates compile to a small automaton that runs in
 //! time linear in the topic, since matchers come from outside. Which value goes with which variable is not
 //! tracked: `{id}/{id}` also matches two different values.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
 
 use super::topic::{Topic, TopicError, check};
+use super::url_pattern::UrlPattern;
 
 /// Decides which topics somebody asked for, or may see.
 #[derive(Clone)]
@@ -25,6 +29,7 @@ enum Rule {
     All,
     Exact,
     Template(Box<[Step]>),
+    UrlPattern(Arc<UrlPattern>),
 }
 
 /// One state of a template's automaton.
@@ -56,6 +61,9 @@ pub enum MatcherError {
     /// Braces that do not make an RFC 6570 expression.
     #[error("not a URI template (RFC 6570): {0}")]
     Template(&'static str),
+    /// No URL pattern.
+    #[error("not a URL pattern (WHATWG), or one that is too large")]
+    UrlPattern,
 }
 
 /// States of the longest automaton: a byte of template makes at most two.
@@ -78,6 +86,34 @@ impl TopicMatcher {
         Ok(Self { text: text.into(), rule })
     }
 
+    /// The longest URL pattern, in bytes of UTF-8.
+    pub const URL_PATTERN_BYTES_MAX: usize = 4096;
+
+    /// Checks a URL pattern that came from outside. Relative ones, and relative topics, start at `base`.
+    ///
+    /// # Errors
+    /// See [`MatcherError`].
+    pub fn parse_url_pattern(text: &str, base: &Url) -> Result<Self, MatcherError> {
+        check(text, Self::URL_PATTERN_BYTES_MAX)?;
+        if text == "*" {
+            return Ok(Self::all());
+        }
+        let pattern = UrlPattern::compile(text, base).ok_or(MatcherError::UrlPattern)?;
+        Ok(Self { text: text.into(), rule: Rule::UrlPattern(Arc::new(pattern)) })
+    }
+
+    /// Checks a topic that came from outside and is meant as it stands, whatever braces are in it; `*` is all the same
+    /// everything.
+    ///
+    /// # Errors
+    /// See [`MatcherError`].
+    pub fn parse_exact(text: &str) -> Result<Self, MatcherError> {
+        if text == "*" {
+            return Ok(Self::all());
+        }
+        Ok(Self::exact(&Topic::parse(text)?))
+    }
+
     /// The matcher for one topic, literally.
     pub fn exact(topic: &Topic) -> Self {
         Self { text: topic.as_str().into(), rule: Rule::Exact }
@@ -98,12 +134,23 @@ impl TopicMatcher {
                 topic.as_str().starts_with(self.literal_prefix())
                     && (*self.text == *topic.as_str() || run(steps, topic.as_str().as_bytes()))
             }
+            Rule::UrlPattern(pattern) => pattern.matches(topic.as_str()),
         }
     }
 
     /// The one topic that it matches, if it is not a pattern.
     pub fn as_exact(&self) -> Option<&str> {
         matches!(self.rule, Rule::Exact).then_some(&*self.text)
+    }
+
+    /// Whether it is a URL pattern, rather than a topic or a template.
+    pub fn is_url_pattern(&self) -> bool {
+        matches!(self.rule, Rule::UrlPattern(_))
+    }
+
+    /// Two matchers with the same text are the same only if they mean the same by it.
+    fn kind(&self) -> std::mem::Discriminant<Rule> {
+        std::mem::discriminant(&self.rule)
     }
 
     /// Whether it matches everything.
@@ -114,7 +161,7 @@ impl TopicMatcher {
     /// What every topic that it matches begins with.
     pub fn literal_prefix(&self) -> &str {
         match self.rule {
-            Rule::All => "",
+            Rule::All | Rule::UrlPattern(_) => "",
             Rule::Exact => &self.text,
             // Before the first expression the template is literal text.
             Rule::Template(_) => self.text.split('{').next().unwrap_or(""),
@@ -129,7 +176,7 @@ impl TopicMatcher {
 
 impl PartialEq for TopicMatcher {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.kind() == other.kind()
     }
 }
 
@@ -163,6 +210,13 @@ impl FromStr for TopicMatcher {
 
 impl Serialize for TopicMatcher {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // As text, it is read back as a template where it has braces.
+        if self.is_url_pattern() || (self.as_exact().is_some() && self.text.contains(['{', '}'])) {
+            let mut map = serializer.serialize_map(Some(2))?;
+            map.serialize_entry("match", &self.text)?;
+            map.serialize_entry("match_type", if self.is_url_pattern() { "urlpattern" } else { "exact" })?;
+            return map.end();
+        }
         serializer.serialize_str(&self.text)
     }
 }

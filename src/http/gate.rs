@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Problem;
-use crate::auth::{Authority, Presented, SigningKey, SiteOrigin, check_origin};
+use crate::auth::{Authority, Presented, SiteOrigin, Verifier, check_origin};
 
 /// Turns a request's headers into what it may do. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
-    key: Arc<SigningKey>,
+    verifier: Arc<Verifier>,
     allowed_origins: Arc<[SiteOrigin]>,
 }
 
@@ -21,18 +21,18 @@ impl std::fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// A gate that takes tokens of one key, and pages of these origins besides our own.
-    pub fn new(key: Arc<SigningKey>, allowed_origins: &[SiteOrigin]) -> Self {
-        Self { key, allowed_origins: allowed_origins.into() }
+    /// A gate that takes the tokens that `verifier` takes, and pages of these origins besides our own.
+    pub fn new(verifier: Arc<Verifier>, allowed_origins: &[SiteOrigin]) -> Self {
+        Self { verifier, allowed_origins: allowed_origins.into() }
     }
 
     /// Who asks to read.
     ///
     /// # Errors
     /// A token that is there but not good is refused, rather than taken for none.
-    pub fn reader(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
+    pub async fn reader(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
         match Presented::in_headers(headers)? {
-            Some(presented) => Ok(Authority::of(self.key.verify(presented.token)?, presented.carrier)),
+            Some(presented) => self.bearer(presented).await,
             None => Ok(Authority::anonymous()),
         }
     }
@@ -42,8 +42,30 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Gate::reader`], and when a cookie came along on another site's request.
-    pub fn writer(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
-        let authority = self.reader(headers)?;
+    pub async fn writer(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
+        let authority = self.reader(headers).await?;
+        self.check_origin(&authority, headers)?;
+        Ok(authority)
+    }
+
+    /// Who a token makes of its bearer.
+    ///
+    /// # Errors
+    /// When it is not good.
+    pub async fn bearer(&self, presented: Presented<'_>) -> Result<Authority, Problem> {
+        Ok(Authority::of(self.verifier.verify(presented.token).await?, presented.carrier))
+    }
+
+    /// The names of those whose tokens count.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.verifier.issuers()
+    }
+
+    /// Checks that a write with a cookie comes from one of our own pages.
+    ///
+    /// # Errors
+    /// When it comes from another site's.
+    pub fn check_origin(&self, authority: &Authority, headers: &HeaderMap) -> Result<(), Problem> {
         if authority.needs_origin_check() {
             let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("invalid"));
             let host = text(header::HOST).unwrap_or_default();
@@ -56,20 +78,20 @@ impl Gate {
                 .unwrap_or(Ok(()))
                 .map_err(|err| Problem::new(StatusCode::FORBIDDEN, "foreign-origin", err.to_string()))?;
         }
-        Ok(authority)
+        Ok(())
     }
 
     /// Checks a token that came in a body.
     ///
     /// # Errors
     /// When it is not good.
-    pub fn token(&self, token: &str) -> Result<crate::auth::Claims, Problem> {
-        Ok(self.key.verify(token)?)
+    pub async fn token(&self, token: &str) -> Result<crate::auth::Claims, Problem> {
+        Ok(self.verifier.verify(token).await?)
     }
 
     /// Signs a token of our own.
     pub fn sign(&self, claims: &crate::auth::Claims) -> String {
-        self.key.sign(claims)
+        self.verifier.own_key().sign(claims)
     }
 
     /// Whether pages of this origin may read our answers.

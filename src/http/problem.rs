@@ -94,6 +94,11 @@ impl Problem {
         self.status
     }
 
+    /// What programs know it by.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// What is said to people.
     pub fn detail(&self) -> &str {
         &self.detail
@@ -102,6 +107,9 @@ impl Problem {
 
 impl From<TokenError> for Problem {
     fn from(err: TokenError) -> Self {
+        if err == TokenError::NoKeys {
+            return Self::unavailable("issuer-keys", err.to_string(), 10);
+        }
         let challenge = HeaderValue::from_static("Bearer realm=\"postrider\", error=\"invalid_token\"");
         Self::new(StatusCode::UNAUTHORIZED, "token-invalid", err.to_string()).with(header::WWW_AUTHENTICATE, challenge)
     }

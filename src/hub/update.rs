@@ -15,6 +15,8 @@ pub enum Format {
     Lines,
     /// A part of `multipart/x-mixed-replace` with the head of the next one.
     Multipart,
+    /// Server-Sent Events as Mercure has them.
+    Mercure,
 }
 
 impl Format {
@@ -33,12 +35,13 @@ pub struct Update {
     sse: OnceLock<Bytes>,
     line: OnceLock<Bytes>,
     part: OnceLock<Bytes>,
+    mercure: OnceLock<Bytes>,
 }
 
 impl Update {
     /// An update of which nothing is encoded yet.
     pub fn new(event: Arc<Committed>) -> Self {
-        Self { event, sse: OnceLock::new(), line: OnceLock::new(), part: OnceLock::new() }
+        Self { event, sse: OnceLock::new(), line: OnceLock::new(), part: OnceLock::new(), mercure: OnceLock::new() }
     }
 
     /// The event in a format.
@@ -46,6 +49,7 @@ impl Update {
         match format {
             Format::Sse => self.sse.get_or_init(|| sse(&self.event)),
             Format::Lines => self.line.get_or_init(|| join(&[&self.event.json, b"\n"])),
+            Format::Mercure => self.mercure.get_or_init(|| super::mercure::encode(&self.event)),
             Format::Multipart => self.part.get_or_init(|| join(&[&self.event.json, Format::NEXT_PART.as_bytes()])),
         }
     }

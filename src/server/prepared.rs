@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{StartError, routing};
 use crate::attachments::Attachments;
+use crate::auth::Issuer;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::source::dovecot_push;
@@ -19,6 +20,8 @@ pub(super) struct Prepared {
     pub authenticator: Authenticator,
     pub dovecot: Option<dovecot_push::Secret>,
     pub mail_over_http: mail_over_http::Secrets,
+    /// Whose tokens count beside our own.
+    pub issuers: Vec<Issuer>,
 }
 
 impl Prepared {
@@ -38,7 +41,12 @@ impl Prepared {
         {
             return Err(StartError::Attachments(folder, err));
         }
+        let mut issuers = Vec::with_capacity(config.auth.issuer.len());
+        for issuer in &config.auth.issuer {
+            issuers.push(Issuer::load(issuer).await?);
+        }
         Ok(Self {
+            issuers,
             routing: routing(config).await?,
             users: if submits { Some(Users::load(&config.smtp.user, true).await?) } else { None },
             authenticator: Authenticator::new(&config.smtp.message_authentication, &config.account, metrics)?,

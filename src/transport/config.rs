@@ -16,6 +16,10 @@ pub struct StreamConfig {
     /// Default: `"2s"`.
     #[serde(with = "humantime_serde")]
     pub retry: Duration,
+    /// How long a stream may last, even if its token is good for longer; it ends at a moment of the last fifth of that, lest
+    /// all clients come back at once. Default: `"1day"`.
+    #[serde(with = "humantime_serde")]
+    pub lifetime_max: Duration,
     /// A long poll waits for at most this long, whatever `wait` says. Default: `"60s"`.
     #[serde(with = "humantime_serde")]
     pub long_poll_max: Duration,
@@ -28,6 +32,7 @@ impl Default for StreamConfig {
         Self {
             heartbeat: Duration::from_secs(40),
             retry: Duration::from_secs(2),
+            lifetime_max: Duration::from_hours(24),
             long_poll_max: Duration::from_mins(1),
             write_bytes_max: 16 * 1024,
         }
@@ -53,12 +58,18 @@ impl StreamConfig {
         let times = [
             ("heartbeat", self.heartbeat, second),
             ("retry", self.retry, Duration::ZERO),
+            ("lifetime_max", self.lifetime_max, second),
             ("long_poll_max", self.long_poll_max, second),
         ];
         match times.into_iter().find(|(_, time, least)| !(*least..=most).contains(time)) {
             Some((name, _, least)) => Err(StreamConfigError { name, least, most }),
             None => Ok(()),
         }
+    }
+
+    /// How long one stream may last.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.lifetime_max.mul_f64(rand::random_range(0.8..=1.0))
     }
 
     /// When a client should come back, in milliseconds: not all at the same moment.

@@ -34,6 +34,8 @@ pub(super) enum Reason {
     ShuttingDown,
     /// The token is no longer good.
     TokenExpired,
+    /// It has lasted as long as a stream may.
+    LifetimeOver,
     /// History cannot be read.
     LogUnavailable,
 }
@@ -43,6 +45,7 @@ impl Reason {
         match self {
             Self::ShuttingDown => "shutting-down",
             Self::TokenExpired => "token-expired",
+            Self::LifetimeOver => "lifetime-over",
             Self::LogUnavailable => "event-log-unavailable",
         }
     }
@@ -56,6 +59,8 @@ pub(super) struct Feed {
     heartbeat: Duration,
     heartbeat_at: Instant,
     expires_at: Instant,
+    /// Why it ends then.
+    expiry: Reason,
     write_bytes_max: usize,
     stop: CancellationToken,
 }
@@ -63,27 +68,30 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(transports: &Transports, subscription: Subscription, authority: &Authority) -> Self {
         let heartbeat = transports.config.heartbeat;
+        let (left, lifetime) = (time_left(authority), transports.config.lifetime());
+        let expiry = if lifetime < left { Reason::LifetimeOver } else { Reason::TokenExpired };
         Self {
             subscription,
             waiting: VecDeque::new(),
             heartbeat,
             heartbeat_at: Instant::now() + heartbeat,
-            expires_at: Instant::now() + time_left(authority),
+            expires_at: Instant::now() + left.min(lifetime),
+            expiry,
             write_bytes_max: transports.config.write_bytes_max,
             stop: transports.stop.clone(),
         }
     }
 
-    /// When the token is no longer good.
-    pub(super) fn expires_at(&self) -> Instant {
-        self.expires_at
+    /// When it ends at the latest, and why.
+    pub(super) fn expiry(&self) -> (Instant, Reason) {
+        (self.expires_at, self.expiry)
     }
 
     /// The same stream with another subscription, and what is to be handed over before.
     pub(super) fn going_on(
         config: &StreamConfig,
         subscription: Subscription,
-        expires_at: Instant,
+        (expires_at, expiry): (Instant, Reason),
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -92,6 +100,7 @@ impl Feed {
             heartbeat: config.heartbeat,
             heartbeat_at: Instant::now() + config.heartbeat,
             expires_at,
+            expiry,
             write_bytes_max: config.write_bytes_max,
             stop,
         }
@@ -117,14 +126,14 @@ impl Feed {
             return Next::Bye(Reason::ShuttingDown);
         }
         if self.expires_at <= Instant::now() {
-            return Next::Bye(Reason::TokenExpired);
+            return Next::Bye(self.expiry);
         }
         if self.waiting.is_empty() {
             let batch = tokio::select! {
                 batch = self.subscription.next() => batch,
                 () = sleep_until(self.heartbeat_at.min(self.expires_at)) => {
                     self.heartbeat_at = Instant::now() + self.heartbeat;
-                    return if self.expires_at <= Instant::now() { Next::Bye(Reason::TokenExpired) } else { Next::Heartbeat };
+                    return if self.expires_at <= Instant::now() { Next::Bye(self.expiry) } else { Next::Heartbeat };
                 }
                 () = self.stop.cancelled() => return Next::Bye(Reason::ShuttingDown),
             };

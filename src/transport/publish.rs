@@ -2,11 +2,14 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::Transports;
+use super::mercure::HUB_PATH;
+use crate::auth::Authority;
 use crate::event::{Draft, EventKind, Origin, Topic};
 use crate::event_log::Append;
 use crate::http::{Problem, media_type, parse_object, read_body, unsupported_media_type};
@@ -23,21 +26,23 @@ const RESERVED_TYPES: [&str; 4] = ["hello", "bye", "error", "open"];
 /// What a publisher sends.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Update {
+pub(super) struct Update {
     #[serde(default, alias = "topic")]
-    topics: Topics,
+    pub(super) topics: Topics,
     #[serde(default)]
-    data: Option<Value>,
+    pub(super) data: Option<Value>,
     #[serde(default)]
-    r#type: Option<String>,
+    pub(super) r#type: Option<String>,
     #[serde(default)]
-    private: Option<bool>,
+    pub(super) private: Option<bool>,
+    #[serde(default)]
+    pub(super) retry: Option<u64>,
 }
 
 /// One topic or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Topics {
+pub(super) enum Topics {
     One(String),
     Several(Vec<String>),
 }
@@ -50,24 +55,45 @@ impl Default for Topics {
 
 /// Checks the update, commits it, and answers with its ID. Subscribers get it behind the answer's back.
 pub(super) async fn publish(State(transports): State<Transports>, request: Request) -> Result<Json<Value>, Problem> {
-    let authority = transports.gate.writer(request.headers())?;
+    let authority = transports.gate.writer(request.headers()).await?;
     if authority.is_anonymous() {
         return Err(Problem::unauthorized());
     }
-    let draft = draft(parse(request).await?)?;
+    let id = commit(&transports, &authority, parse(request).await?).await?;
+    Ok(Json(json!({ "id": id })))
+}
+
+/// Checks that the update may be published, and commits it; answers with its ID.
+pub(super) async fn commit(transports: &Transports, authority: &Authority, update: Update) -> Result<String, Problem> {
+    let mut draft = draft(update)?;
+    if let Some(reserved) = draft.topics.iter().find(|topic| is_the_hub_s(topic, &transports.hub_url)) {
+        let detail = format!("the topic `{reserved}` is the hub's own; choose one that does not begin with its path");
+        return Err(Problem::bad_request("topic-reserved", detail));
+    }
     if !authority.may_publish(&draft.topics) {
         return Err(Problem::forbidden(
             "the token does not allow publishing on all of these topics; its `mercure.publish` claim must match each",
         ));
     }
+    // What is about somebody's mail is seen by those who may, whoever publishes it.
+    draft.private |= draft.topics.iter().any(|topic| topic.as_str().starts_with("mail/"));
     if !draft.private && !transports.hub.config().public {
         return Err(Problem::forbidden(
-            "public updates are switched off; set `hub.public = true`, or leave `private` out",
+            "public updates are switched off; set `hub.public = true`, or publish it as a private one",
         ));
     }
     let appended = transports.event_log.append(Append::event(draft)).await?;
-    let id = appended.first().map(|appended| appended.id.to_string());
-    Ok(Json(json!({ "id": id })))
+    Ok(appended.first().map(|appended| appended.id.to_string()).unwrap_or_default())
+}
+
+/// Whether a topic lies below the hub's path, on whatever host and however it is written: what is there tells of
+/// subscriptions, and nobody but the hub may.
+fn is_the_hub_s(topic: &Topic, hub: &Url) -> bool {
+    let Ok(mut url) = hub.join(topic.as_str()) else { return false };
+    // Dots that were encoded are dots once they are decoded.
+    let decoded = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
+    url.set_path(&decoded);
+    url.path().strip_prefix(HUB_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Reads the body.
@@ -141,6 +167,7 @@ fn draft(update: Update) -> Result<Draft, Problem> {
         private: update.private.unwrap_or(true),
         data: update.data,
         update_type: update.r#type,
+        retry: update.retry,
         ..Draft::new(EventKind::Published, Origin::Http, topics)
     })
 }

@@ -286,7 +286,8 @@ impl Shard {
         for key in 0..self.members.capacity() {
             let Some(member) = self.members.get_mut(key) else { continue };
             if member.expires_at <= now {
-                self.end(key, Reason::TokenExpired);
+                let expiry = member.expiry;
+                self.end(key, expiry);
                 self.pause().await;
                 continue;
             }

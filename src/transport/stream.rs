@@ -85,7 +85,7 @@ impl Writer {
 
 fn headers(format: Format, opening: Opening) -> HeaderMap {
     let content_type = match format {
-        Format::Sse => "text/event-stream",
+        Format::Sse | Format::Mercure => "text/event-stream",
         Format::Lines => "application/x-ndjson",
         Format::Multipart => "multipart/x-mixed-replace; boundary=postrider",
     };
@@ -116,6 +116,8 @@ fn hello(format: Format, opening: Opening, config: &StreamConfig) -> Bytes {
             // event would begin anew, and miss what came meanwhile.
             format!("retry: {}\nevent: hello\ndata: {data}\nid: {last_event_id}\n\n", config.retry_ms()).into()
         }
+        // At once, so that a browser's `open` does not wait for the first update.
+        Format::Mercure => heartbeat(format),
         Format::Lines => format!("{}\n", json!({ "control": "hello", "last_event_id": last_event_id })).into(),
         Format::Multipart => {
             let hello = json!({ "control": "hello", "last_event_id": last_event_id });
@@ -128,7 +130,7 @@ fn hello(format: Format, opening: Opening, config: &StreamConfig) -> Bytes {
 /// Something that a reader passes over, so that the connection is seen to live.
 pub(super) fn heartbeat(format: Format) -> Bytes {
     match format {
-        Format::Sse => Bytes::from_static(b":\n\n"),
+        Format::Sse | Format::Mercure => Bytes::from_static(b":\n\n"),
         Format::Lines => Bytes::from_static(b"\n"),
         Format::Multipart => format!("{}{}", json!({ "control": "heartbeat" }), Format::NEXT_PART).into(),
     }
@@ -143,6 +145,8 @@ pub(super) fn bye(format: Format, reason: Reason, config: &StreamConfig) -> Byte
             let data = json!({ "reason": reason.as_str(), "retry_ms": retry_ms });
             format!("retry: {retry_ms}\nevent: bye\ndata: {data}\n\n").into()
         }
+        // Mercure's streams just end.
+        Format::Mercure => Bytes::new(),
         Format::Lines => format!("{record}\n").into(),
         Format::Multipart => format!("{record}\r\n--postrider--\r\n").into(),
     }

@@ -147,7 +147,7 @@ impl Connection {
         }
         let code = match reason {
             Reason::TokenExpired => close_code::POLICY,
-            Reason::ShuttingDown | Reason::LogUnavailable => close_code::AWAY,
+            Reason::ShuttingDown | Reason::LifetimeOver | Reason::LogUnavailable => close_code::AWAY,
         };
         close(socket, code, reason.as_str()).await;
     }

@@ -137,6 +137,7 @@ export class Subscription {
 const BYES = {
   "shutting-down": "postrider is stopping or restarting.",
   "token-expired": "The session has expired.",
+  "lifetime-over": "The connection was open for long and is renewed.",
   "event-log-unavailable": "postrider cannot read its event log; its own log says why.",
 };
 

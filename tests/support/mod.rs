@@ -35,6 +35,7 @@ pub mod proxy;
 pub mod raw_imap;
 pub mod scripted_imap;
 pub mod server;
+pub mod signer;
 pub mod small_volume;
 pub mod smart_host;
 pub mod smtp_client;

@@ -47,6 +47,11 @@ impl Stream {
         Self { headers: response.headers().clone(), response, buffer: Vec::new(), separator }
     }
 
+    /// An answer that is a stream of Server-Sent Events.
+    pub fn of(response: reqwest::Response) -> Self {
+        Self { headers: response.headers().clone(), response, buffer: Vec::new(), separator: b"\n\n" }
+    }
+
     /// The next record; at the end what is left behind the last one, then none.
     pub async fn record(&mut self) -> Option<String> {
         loop {

@@ -35,6 +35,7 @@ fn claims() -> Claims {
         mercure: MercureClaims {
             subscribe: vec![TopicMatcher::parse("mail/alice/{mailbox}").unwrap()],
             publish: vec![TopicMatcher::all()],
+            payload: None,
         },
         postrider: PostriderClaims { accounts: vec!["alice".into()], admin: true },
         exp: Some(1_800_000_060),
@@ -42,6 +43,7 @@ fn claims() -> Claims {
         iat: Some(1_700_000_000),
         jti: Some("j".into()),
         sub: Some("alice".into()),
+        is_access_token: false,
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn receive(State(receiver): State<Receiver>, request: Request) 
 
 /// Everything that the head of a request says is checked before its body is read.
 async fn take(shared: &Shared, request: Request) -> Result<Taken, Refusal> {
-    let authority = shared.gate.writer(request.headers()).map_err(Refusal::Unproven)?;
+    let authority = shared.gate.writer(request.headers()).await.map_err(Refusal::Unproven)?;
     if authority.is_anonymous() {
         return Err(Refusal::Unproven(Problem::unauthorized()));
     }

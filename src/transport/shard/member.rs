@@ -11,6 +11,7 @@ use super::marks::Mark;
 use crate::event_log::Position;
 use crate::http::Held;
 use crate::hub::Place;
+use crate::transport::feed::Reason;
 
 /// What a subscriber says on a stream is passed over; of one that says more than this, nothing more is read.
 pub(super) const HEARD_MAX: usize = 64 * 1024;
@@ -26,6 +27,8 @@ pub(super) struct Member {
     pub(super) after: Position,
     pub(super) heartbeat_at: Instant,
     pub(super) expires_at: Instant,
+    /// Why it ends then.
+    pub(super) expiry: Reason,
     pub(super) mark: Arc<Mark>,
     pub(super) heard: usize,
     pub(super) place: Place,

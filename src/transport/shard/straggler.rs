@@ -63,7 +63,8 @@ impl Straggler {
         let mut untaken = first;
         untaken.extend(group.waiting.iter().filter(|update| update.event.position > member.after).cloned());
         let subscription = shared.leave(untaken, member.after, member.place);
-        let feed = Feed::going_on(&settings.config, subscription, member.expires_at, settings.stop.clone());
+        let feed =
+            Feed::going_on(&settings.config, subscription, (member.expires_at, member.expiry), settings.stop.clone());
         Some(Self { socket: member.socket, feed, format: group.kind.1, rest, held: member.held })
     }
 
@@ -84,7 +85,7 @@ impl Straggler {
         mark: Arc<Mark>,
         heartbeat: Duration,
     ) -> Result<(Member, Vec<Arc<Update>>), Box<Self>> {
-        let expires_at = self.feed.expires_at();
+        let (expires_at, expiry) = self.feed.expiry();
         let merged = match self.feed.merge(shared) {
             Ok(merged) => merged,
             Err(feed) => return Err(Box::new(Self { feed: *feed, ..self })),
@@ -96,6 +97,7 @@ impl Straggler {
             after: merged.after,
             heartbeat_at: Instant::now() + heartbeat,
             expires_at,
+            expiry,
             mark,
             heard: 0,
             place: merged.place,
