@@ -279,9 +279,12 @@ impl Body {
         };
         part.encoding.measure(part.body, defects);
         let preview = readable::preview_of_whole(&part_to_read, part.body, defects);
-        let text = if content == Content::Text { readable::whole_text(&part_to_read, part.body) } else { None };
-        // Encrypted text has no preview, and is a text all the same.
-        (preview.is_some() || text.is_some()).then_some(Self { part: Some(index), preview, text })
+        // Encrypted text has no preview, and is what the message says all the same, whether it is asked for or not.
+        let is_asked_for = content == Content::Text;
+        let text =
+            (is_asked_for || preview.is_none()).then(|| readable::whole_text(&part_to_read, part.body)).flatten();
+        let is_read = preview.is_some() || text.is_some();
+        is_read.then(|| Self { part: Some(index), preview, text: text.filter(|_| is_asked_for) })
     }
 }
 

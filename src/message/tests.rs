@@ -305,3 +305,13 @@ proptest! {
         prop_assert!(printable);
     }
 }
+
+#[test]
+fn what_is_encrypted_is_the_message_whether_its_text_is_asked_for_or_not() {
+    let raw = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n-----BEGIN PGP MESSAGE-----\r\n\r\nhQEMA0\r\n=x\r\n\
+        -----END PGP MESSAGE-----\r\n--b\r\n\r\nlist footer \xff\r\n--b--\r\n";
+    let (shown, whole) = (summarise(raw, Content::Preview), summarise(raw, Content::Text));
+    assert_eq!((&shown.preview, &whole.preview, &shown.text), (&None, &None, &None));
+    assert!(whole.text.unwrap().contains("hQEMA0"));
+    assert_eq!(shown.defects, whole.defects);
+}
